@@ -1,0 +1,3 @@
+"""openxlstm: exact, fast xLSTM in PyTorch."""
+
+__version__ = "0.1.0"

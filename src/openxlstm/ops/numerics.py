@@ -1,0 +1,40 @@
+"""Constants and scalar functions that every recurrence shares."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+EMPTY_M = -1e30
+"""Stabiliser of a state that has seen nothing: finite, so that differences of two of them are 0 and never NaN,
+and so far below any log gate that exp(EMPTY_M - m) is exactly 0. It removes the first-step branch."""
+
+MASKED_LOG_GATE = -4e30
+"""Log input gate of a padded step: below EMPTY_M, so that even into an empty state nothing is written."""
+
+GATE_KINDS = ("exp", "sigmoid")
+
+
+def accumulation_dtype(*tensors: Tensor) -> torch.dtype:
+    """float64 if any input is float64, else float32: gates, stabiliser, normaliser and state never go lower."""
+    return torch.float64 if any(t.dtype == torch.float64 for t in tensors) else torch.float32
+
+
+def gate_dtype(device: torch.device) -> torch.dtype:
+    """Precision of cumulative log gates. A sum over a chunk reaches thousands when gates are closed, and float32 would
+    then lose 1e-4 of every weight; MPS is the one device without float64."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
+def log_gate(pre: Tensor, kind: str) -> Tensor:
+    """log of an exponential (`pre` itself) or a sigmoid gate."""
+    return pre if kind == "exp" else F.logsigmoid(pre)
+
+
+def inverse_scale(m: Tensor) -> Tensor:
+    """exp(-m), held below overflow: at m = -80 the read-out it divides is already 1e-35 of the memory."""
+    return torch.exp((-m).clamp(max=80.0))
+
+
+def soft_cap(x: Tensor, cap: float | None) -> Tensor:
+    """cap * tanh(x / cap): the identity near zero, never beyond +-cap. `None` leaves x as it is."""
+    return x if cap is None else cap * torch.tanh(x / cap)
