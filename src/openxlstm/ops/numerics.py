@@ -1,8 +1,14 @@
 """Constants and scalar functions that every recurrence shares."""
 
+import functools
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 EMPTY_M = -1e30
 """Stabiliser of a state that has seen nothing: finite, so that differences of two of them are 0 and never NaN,
@@ -38,3 +44,19 @@ def inverse_scale(m: Tensor) -> Tensor:
 def soft_cap(x: Tensor, cap: float | None) -> Tensor:
     """cap * tanh(x / cap): the identity near zero, never beyond +-cap. `None` leaves x as it is."""
     return x if cap is None else cap * torch.tanh(x / cap)
+
+
+def full_precision(fn: Function) -> Function:
+    """Run `fn` with autocast off: the recurrences choose their own precision, and a matrix product that autocast rounded to
+    bfloat16 inside them would be wrong in state and gradients."""
+
+    @functools.wraps(fn)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        device = "cpu"
+        for x in args:
+            if isinstance(x, Tensor):
+                device = x.device.type
+        with torch.autocast(device, enabled=False):
+            return fn(*args, **kwargs)
+
+    return cast(Function, run)

@@ -77,7 +77,12 @@ def to(state: Tree, device: torch.device | str | None = None, dtype: torch.dtype
 def leaves(state: Any) -> list[Tensor]:
     """The tensors of the tree, in order."""
     found: list[Tensor] = []
-    map_state(lambda leaf: found.append(leaf) or leaf, state)
+
+    def collect(leaf: Tensor) -> Tensor:
+        found.append(leaf)
+        return leaf
+
+    map_state(collect, state)
     return found
 
 

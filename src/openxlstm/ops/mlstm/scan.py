@@ -1,17 +1,21 @@
 """The one door to the mLSTM recurrence."""
 
+from typing import Any
+
 from torch import Tensor
 
 from openxlstm.ops.backend import Backend, choose
 from openxlstm.ops.checks import check_gate, check_same_device, check_shape, check_time_mask
-from openxlstm.ops.mlstm import reference
-from openxlstm.ops.numerics import accumulation_dtype
+from openxlstm.ops.mlstm import chunkwise, reference
+from openxlstm.ops.numerics import accumulation_dtype, full_precision
 from openxlstm.ops.state import MLSTMState, empty_mlstm_state
 
 REFERENCE = Backend("reference", reference.scan)
-BACKENDS = (REFERENCE,)
+TORCH = Backend("torch", chunkwise.scan)
+BACKENDS = (TORCH, REFERENCE)
 
 
+@full_precision
 def mlstm_scan(
     q: Tensor,
     k: Tensor,
@@ -65,5 +69,7 @@ def mlstm_scan(
         check_shape("state.m", state.m, (B, H))
     check_same_device(q=q, k=k, v=v, i_pre=i_pre, f_pre=f_pre, reset=reset, mask=mask, **state._asdict())
     args = (q, k, v, i_pre, f_pre, state)
-    options = dict(reset=reset, mask=mask, input_gate=input_gate, normalize=normalize, eps=eps, chunk_size=chunk_size)
+    options: dict[str, Any] = dict(
+        reset=reset, mask=mask, input_gate=input_gate, normalize=normalize, eps=eps, chunk_size=chunk_size
+    )
     return choose(BACKENDS, backend, *args, **options).run(*args, **options)

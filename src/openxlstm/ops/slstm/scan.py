@@ -1,17 +1,21 @@
 """The one door to the sLSTM recurrence."""
 
+from typing import Any
+
 from torch import Tensor
 
 from openxlstm.ops.backend import Backend, choose
 from openxlstm.ops.checks import check_gate, check_same_device, check_shape, check_time_mask
-from openxlstm.ops.numerics import accumulation_dtype
-from openxlstm.ops.slstm import reference
+from openxlstm.ops.numerics import accumulation_dtype, full_precision
+from openxlstm.ops.slstm import reference, stepwise
 from openxlstm.ops.state import SLSTMState, empty_slstm_state
 
 REFERENCE = Backend("reference", reference.scan)
-BACKENDS = (REFERENCE,)
+TORCH = Backend("torch", stepwise.scan)
+BACKENDS = (TORCH, REFERENCE)
 
 
+@full_precision
 def slstm_scan(
     gates: Tensor,
     R: Tensor,
@@ -51,5 +55,5 @@ def slstm_scan(
             check_shape(f"state.{name}", x, (B, H, D))
     check_same_device(gates=gates, R=R, b=b, reset=reset, mask=mask, **state._asdict())
     args = (gates, R, b, state)
-    options = dict(reset=reset, mask=mask, forget_gate=forget_gate)
+    options: dict[str, Any] = dict(reset=reset, mask=mask, forget_gate=forget_gate)
     return choose(BACKENDS, backend, *args, **options).run(*args, **options)
