@@ -32,7 +32,8 @@ class HelpFormatter(argparse.RawDescriptionHelpFormatter):
 
     def _get_help_string(self, action: argparse.Action) -> str:
         text = action.help or ""
-        shown = action.default not in (None, False, True, argparse.SUPPRESS, "") and "default" not in text
+        silent = (None, argparse.SUPPRESS, "")
+        shown = action.default not in silent and not isinstance(action.default, bool) and "default" not in text
         return f"{text} (default: %(default)s)" if shown else text
 
 

@@ -35,8 +35,6 @@ START = (
     ("openxlstm doctor", "see what works on this machine"),
 )
 
-ISSUES = "https://github.com/openxlstm/openxlstm/issues"
-
 
 def help_text() -> str:
     """The first screen."""
@@ -93,7 +91,7 @@ def report(error: Exception) -> int:
     if line is None or os.environ.get("OPENXLSTM_DEBUG", "0") not in ("", "0"):
         traceback.print_exception(error)
     if line is None:
-        say(f"openxlstm: this is a bug; please report the lines above and your command at {ISSUES}")
+        say("openxlstm: this is a bug in openxlstm; please report the lines above together with your command")
         return 1
     say(f"openxlstm: error: {' '.join(line.split())}")
     return 2
