@@ -26,7 +26,8 @@ class AttentionBlock(nn.Module):
 
     A reset hides all earlier keys and starts the positions at 0; padding is not counted and not seen.
     dim: model width. num_heads: heads. num_blocks: blocks of the stack (scales the start of what writes). ffn_factor: hidden
-    width / dim, rounded up to a multiple of ffn_multiple. rope_base: base of the rotary frequencies. dropout: on the residual branches.
+    width / dim, rounded up to a multiple of ffn_multiple. rope_base: base of the rotary frequencies. dropout: on the residual
+    branches.
     Raises ValueError for widths that do not divide.
     """
 

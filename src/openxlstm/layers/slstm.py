@@ -28,8 +28,8 @@ class SLSTMBlock(nn.Module):
 
     dim: model width. num_heads: heads of the cell. num_blocks, block_index: blocks of the stack and the place of this one
     (start of the FFN and of the forget bias). conv_width: steps the convolution sees; 0 leaves it and its SiLU out.
-    ffn_factor: hidden width / dim, rounded up to a multiple of ffn_multiple. forget_gate: "sigmoid" (as the published code) or "exp".
-    dropout: on the residual branches. backend: as `ops.slstm_scan`. Raises ValueError for widths that do not divide.
+    ffn_factor: hidden width / dim, rounded up to a multiple of ffn_multiple. forget_gate: "sigmoid" (as the published code)
+    or "exp". dropout: on the residual branches. backend: as `ops.slstm_scan`. Raises ValueError for widths that do not divide.
     """
 
     def __init__(
