@@ -36,11 +36,11 @@ MAY_IMPORT["cli"] = MAY_IMPORT["__main__"] = EVERYTHING
 MAY_IMPORT["__init__"] = {"models", "nn"}  # lazy exports
 
 CORE_PACKAGES = {"torch", "numpy", "safetensors"}  # what may be imported where a file begins
-HEAVY = (
-    "lightning lightning_fabric pytorch_lightning jsonargparse tensorboard rich tokenizers transformers datasets matplotlib "
-    "pandas pyarrow yaml huggingface_hub triton onnx onnxruntime fastapi scipy sklearn torch.utils.tensorboard torch._dynamo "
-    "torch._inductor torch.distributed.fsdp"
-).split()
+HEAVY = """
+    lightning lightning_fabric pytorch_lightning jsonargparse tensorboard rich tokenizers transformers datasets matplotlib
+    pandas pyarrow yaml huggingface_hub triton onnx onnxruntime fastapi scipy sklearn torch.utils.tensorboard torch._dynamo
+    torch._inductor torch.distributed.fsdp
+""".split()
 
 
 def files():
@@ -101,7 +101,7 @@ def test_files_begin_with_core_packages_only(path):
 
 @pytest.mark.parametrize("part", sorted(COMPUTES))
 def test_what_computes_needs_the_core_packages_only(part):
-    optional = {"huggingface_hub"} if part == "models" else {"triton"} if part == "ops" else set()
+    optional = {"huggingface_hub", "yaml"} if part == "models" else {"triton"} if part == "ops" else set()
     allowed = CORE_PACKAGES | set(sys.stdlib_module_names) | {"openxlstm"} | optional
     for path in (SOURCE / part).rglob("*.py"):
         for name, _ in imports(path):

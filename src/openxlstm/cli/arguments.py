@@ -12,7 +12,7 @@ from openxlstm.errors import UserError
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """"; did you mean 'x'?" for the nearest known word, or nothing when none is near."""
+    """ "; did you mean 'x'?" for the nearest known word, or nothing when none is near."""
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
     return f"; did you mean {near[0]!r}?" if near else ""
 
