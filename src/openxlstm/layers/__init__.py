@@ -1,0 +1,38 @@
+"""Parameters and their start values around the recurrences of `ops`: residual blocks, by name in BLOCKS."""
+
+from torch import nn
+
+from openxlstm.layers.attention import AttentionBlock
+from openxlstm.layers.conv import CausalConv1d
+from openxlstm.layers.feedforward import GatedFeedForward
+from openxlstm.layers.headwise import HeadwiseLinear
+from openxlstm.layers.lstm import LSTMBlock
+from openxlstm.layers.mlstm import MLSTMBlock
+from openxlstm.layers.mlstm_large import MLSTMLargeBlock
+from openxlstm.layers.norm import HeadNorm, LayerNorm, RMSNorm
+from openxlstm.layers.slstm import SLSTMBlock
+
+BLOCKS: dict[str, type[nn.Module]] = {
+    "mlstm": MLSTMBlock,
+    "slstm": SLSTMBlock,
+    "mlstm_large": MLSTMLargeBlock,
+    "lstm": LSTMBlock,
+    "attention": AttentionBlock,
+}
+"""Every block takes (dim, num_heads, *, num_blocks, dropout, norm_eps, ...) and is called as
+`y, state = block(x, state=None, *, reset=None, mask=None)`."""
+
+__all__ = [
+    "BLOCKS",
+    "AttentionBlock",
+    "CausalConv1d",
+    "GatedFeedForward",
+    "HeadNorm",
+    "HeadwiseLinear",
+    "LSTMBlock",
+    "LayerNorm",
+    "MLSTMBlock",
+    "MLSTMLargeBlock",
+    "RMSNorm",
+    "SLSTMBlock",
+]

@@ -1,0 +1,124 @@
+"""The mLSTM block of the xLSTM paper: pre up-projection (arXiv 2405.04517, fig. 11)."""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from openxlstm.layers.conv import CausalConv1d
+from openxlstm.layers.gates import scalar_gates
+from openxlstm.layers.headwise import HeadwiseLinear
+from openxlstm.layers.init import linspace_init, small_init, wang_init
+from openxlstm.layers.norm import HeadNorm, LayerNorm
+from openxlstm.ops import MLSTMState, mlstm_scan
+
+
+class MLSTMBlockState(NamedTuple):
+    """What an MLSTMBlock remembers."""
+
+    conv: Tensor | None  # [B, W - 1, inner]  last inputs of the convolution
+    cell: MLSTMState
+
+
+class MLSTMBlock(nn.Module):
+    """x + down((HeadNorm(mLSTM(q, k, v)) + skip * a) * silu(z)), where (u, z) = up(LayerNorm(x)) and a = silu(conv(u)).
+
+    q and k are block-diagonal maps of a, v of u; the scalar gates of a head read q, k and v of all heads.
+
+    dim: model width. num_heads: heads of the cell. num_blocks: blocks of the stack (scales the start of `down`).
+    projection_factor: inner width / dim. conv_width: steps the convolution sees; 0 leaves it and its SiLU out.
+    qkv_block_size: width of the blocks of q, k and v. gate_soft_cap: bound of the gate pre-activations, or None.
+    input_gate: "exp" or "sigmoid". dropout: on the residual branch. backend, chunk_size: as `ops.mlstm_scan`.
+
+    Differs from the paper's figure as the published code does: the output gate is silu(z). Raises ValueError for widths
+    that do not divide.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int = 4,
+        *,
+        num_blocks: int = 1,
+        projection_factor: float = 2.0,
+        conv_width: int = 4,
+        qkv_block_size: int = 4,
+        gate_soft_cap: float | None = None,
+        input_gate: str = "exp",
+        dropout: float = 0.0,
+        norm_eps: float = 1e-5,
+        backend: str = "auto",
+        chunk_size: int | None = None,
+    ) -> None:
+        super().__init__()
+        inner = round(projection_factor * dim)
+        if inner % num_heads:
+            raise ValueError(f"inner width {inner} (projection_factor * dim) is not divisible by num_heads={num_heads}")
+        if inner % qkv_block_size:
+            raise ValueError(f"inner width {inner} (projection_factor * dim) is not divisible by {qkv_block_size=}")
+        self.dim, self.inner, self.num_heads, self.num_blocks = dim, inner, num_heads, num_blocks
+        self.gate_soft_cap, self.input_gate = gate_soft_cap, input_gate
+        self.backend, self.chunk_size = backend, chunk_size
+        self.norm = LayerNorm(dim, eps=norm_eps)
+        self.up = nn.Linear(dim, 2 * inner, bias=False)  # u, then z
+        self.conv = CausalConv1d(inner, conv_width) if conv_width else None
+        self.q, self.k, self.v = (HeadwiseLinear(inner, inner // qkv_block_size) for _ in range(3))
+        self.gates = nn.Linear(3 * inner, 2 * num_heads)  # reads q, k, v; input gates, then forget gates
+        self.head_norm = HeadNorm(num_heads, inner // num_heads, eps=norm_eps)
+        self.skip = nn.Parameter(torch.ones(inner))
+        self.down = nn.Linear(inner, dim, bias=False)
+        self.dropout = nn.Dropout(dropout)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """small_init for up, q, k, v; wang_init for down; gates read nothing, i bias N(0, 0.1), f bias 3..6; skip 1."""
+        H = self.num_heads
+        if self.conv is not None:
+            self.conv.reset_parameters()
+        self.norm.reset_parameters()
+        self.head_norm.reset_parameters()
+        for weight in (self.up.weight, self.q.weight, self.k.weight, self.v.weight):
+            small_init(weight, self.dim)
+        wang_init(self.down.weight, self.dim, self.num_blocks)
+        nn.init.zeros_(self.gates.weight)
+        nn.init.normal_(self.gates.bias[:H], std=0.1)
+        linspace_init(self.gates.bias[H:], 3.0, 6.0)
+        nn.init.ones_(self.skip)
+
+    def forward(
+        self,
+        x: Tensor,
+        state: MLSTMBlockState | None = None,
+        *,
+        reset: Tensor | None = None,
+        mask: Tensor | None = None,
+    ) -> tuple[Tensor, MLSTMBlockState]:
+        """x [B, T, dim] -> y [B, T, dim] and the state. reset, mask: [B, T] bool (see `ops`)."""
+        conv_state, cell = state if state is not None else (None, None)
+        u, z = self.up(self.norm(x)).chunk(2, -1)  # [B, T, inner] each
+        a = u
+        if self.conv is not None:
+            a, conv_state = self.conv(u, conv_state, reset=reset, mask=mask)
+            a = F.silu(a)
+        q, k, v = self.q(a), self.k(a), self.v(u)
+        i_pre, f_pre = scalar_gates((q, k, v), self.gates.weight, self.gates.bias, self.gate_soft_cap)
+        heads = (self.num_heads, -1)
+        h, cell = mlstm_scan(
+            q.unflatten(-1, heads),
+            k.unflatten(-1, heads),
+            v.unflatten(-1, heads),
+            i_pre,
+            f_pre,
+            cell,
+            reset=reset,
+            mask=mask,
+            input_gate=self.input_gate,
+            backend=self.backend,
+            chunk_size=self.chunk_size,
+        )
+        h = torch.addcmul(self.head_norm(h), self.skip.to(a.dtype), a)
+        return x + self.dropout(self.down(h * F.silu(z))), MLSTMBlockState(conv_state, cell)
+
+    def extra_repr(self) -> str:
+        return f"dim={self.dim}, num_heads={self.num_heads}, gate_soft_cap={self.gate_soft_cap}, input_gate={self.input_gate}"

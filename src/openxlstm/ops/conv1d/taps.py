@@ -1,0 +1,89 @@
+"""The causal depthwise convolution as W shifted multiply-adds: no transpose to [B, D, T], no padded copy."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from openxlstm.ops.numerics import accumulation_dtype
+
+
+def scan(
+    x: Tensor, weight: Tensor, bias: Tensor | None, state: Tensor, *, reset: Tensor | None, mask: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """All steps at once. Padding is squeezed out first: valid steps move to the left, and their outputs move back."""
+    B, T, D = x.shape
+    W = weight.shape[1]
+    if mask is None and reset is None:
+        y = Taps.apply(x, weight, bias, state, None)
+        return y, torch.cat([state, x[:, max(T - W + 1, 0) :]], 1)[:, min(T, W - 1) :]
+
+    document = reset.cumsum(1) if reset is not None else x.new_zeros(B, T, dtype=torch.long)  # [B, T] which one a step is in
+    last_document = document[:, -1:] if T else document.new_zeros(B, 1)
+    end = document.new_full((B,), T)  # number of valid steps of each row
+    if mask is not None:
+        end = mask.sum(1)
+        order = mask.logical_not().int().argsort(dim=1, stable=True)  # [B, T] valid steps first, each in its order
+        x = x.masked_fill(~mask[..., None], 0.0)  # whatever stands in padding must not reach a product, even times 0
+        x = x.gather(1, order[..., None].expand(B, T, D))
+        document = document.gather(1, order)
+    inputs_document = torch.cat([document.new_zeros(B, W - 1), document], 1)  # [B, W - 1 + T] of the state and of x
+    reach = None
+    if reset is not None and W > 1:
+        # reach[s - 1]: may the step look s inputs back?
+        reach = torch.stack([inputs_document[:, W - 1 - s : W - 1 - s + T] == document for s in range(1, W)])
+    y = Taps.apply(x, weight, bias, state, reach)
+    if mask is not None:
+        y = y.gather(1, order.argsort(dim=1)[..., None].expand(B, T, D)).masked_fill(~mask[..., None], 0.0)
+
+    window = end[:, None] + torch.arange(W - 1, device=x.device)  # [B, W - 1] places of the last W - 1 inputs
+    inputs = torch.cat([state, x], 1)
+    last = inputs.gather(1, window[..., None].expand(B, W - 1, D))
+    current = inputs_document.gather(1, window) == last_document
+    return y, last.masked_fill(~current[..., None], 0.0)
+
+
+class Taps(torch.autograd.Function):
+    """y[t] = bias + sum_s w_s * [state, x][t - s], s = 0 .. W - 1 steps back, where w_s = weight[:, W - 1 - s].
+
+    `reach` [W - 1, B, T] bool or None: whether step t may look s steps back.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, state: Tensor, reach: Tensor | None) -> Tensor:
+        T, W = x.shape[1], weight.shape[1]
+        dtype = accumulation_dtype(x)
+        w = weight.to(dtype).T.contiguous()  # [W, D]
+        y = x * w[W - 1]
+        if bias is not None:
+            y += bias.to(dtype)
+        for s in range(1, W):
+            old = min(s, T)  # the first `old` steps look into the state, which ends at time -1
+            before, now = state[:, W - 1 - s : W - 1 - s + old], x[:, : T - old]
+            if reach is not None:
+                can = reach[s - 1, ..., None]
+                before, now = before * can[:, :old], now * can[:, old:]
+            y[:, :old].addcmul_(before.to(dtype), w[W - 1 - s])
+            y[:, old:].addcmul_(now.to(dtype), w[W - 1 - s])
+        ctx.save_for_backward(x, w, state, reach)
+        ctx.dtypes = weight.dtype, bias.dtype if bias is not None else None
+        return y.to(x.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, dy_out: Tensor) -> tuple[Tensor | None, ...]:
+        x, w, state, reach = ctx.saved_tensors
+        weight_dtype, bias_dtype = ctx.dtypes
+        T, W = x.shape[1], w.shape[0]
+        dy = dy_out.to(w.dtype)
+        dx, dstate, dw = dy * w[W - 1], torch.zeros_like(state, dtype=w.dtype), torch.empty_like(w)
+        dw[W - 1] = (dy * x).sum((0, 1))
+        for s in range(1, W):
+            old = min(s, T)
+            g = dy if reach is None else dy * reach[s - 1, ..., None]
+            dx[:, : T - old].addcmul_(g[:, old:], w[W - 1 - s])
+            dstate[:, W - 1 - s : W - 1 - s + old].addcmul_(g[:, :old], w[W - 1 - s])
+            dw[W - 1 - s] = (g[:, old:] * x[:, : T - old]).sum((0, 1)) + (
+                g[:, :old] * state[:, W - 1 - s : W - 1 - s + old]
+            ).sum((0, 1))
+        db = dy.sum((0, 1)).to(bias_dtype) if bias_dtype is not None else None
+        return dx.to(x.dtype), dw.T.to(weight_dtype), db, dstate.to(state.dtype), None

@@ -1,0 +1,54 @@
+"""The one door to the classic LSTM recurrence."""
+
+from torch import Tensor
+
+from openxlstm.ops.backend import Backend, choose
+from openxlstm.ops.checks import check_same_device, check_shape, check_time_mask
+from openxlstm.ops.lstm import reference, stepwise
+from openxlstm.ops.numerics import accumulation_dtype
+from openxlstm.ops.state import LSTMState, empty_lstm_state
+
+TORCH = Backend("torch", stepwise.scan)
+REFERENCE = Backend("reference", reference.scan)
+BACKENDS = (TORCH, REFERENCE)
+
+
+def lstm_scan(
+    gates: Tensor,
+    R: Tensor,
+    b: Tensor,
+    state: LSTMState | None = None,
+    *,
+    reset: Tensor | None = None,
+    mask: Tensor | None = None,
+    backend: str = "auto",
+) -> tuple[Tensor, LSTMState]:
+    """Classic LSTM over a sequence: T steps of `lstm.reference`. One head is the LSTM of torch.nn, more are independent.
+
+    gates: [B, T, 4, H, D], W x in the order i f z o (z is the cell input, PyTorch's g). Any T from 0 up, any strides.
+    R: [H, D, 4, D] recurrent weights (head, from, gate, to), block-diagonal over heads. b: [4, H, D] bias.
+    state: where to start; None is zeros. It is not modified, and gradients flow into it.
+    reset: [B, T] bool, empty the state before this step. mask: [B, T] bool, False = padding: the state passes and h is 0.
+    backend: "auto", or a name out of BACKENDS.
+
+    Returns h [B, T, H, D] in the dtype of `gates` and the last state (float32, or float64 if any input is).
+    Raises ValueError for shapes, dtypes or a backend that cannot serve them.
+    Source: Hochreiter & Schmidhuber 1997 with the forget gate of Gers et al. 2000; xLSTM (arXiv 2405.04517) eq. 2-7.
+    """
+    if gates.dim() != 5:
+        raise ValueError(f"gates must be [B, T, 4, H, D], got {list(gates.shape)}")
+    B, T, _, H, D = gates.shape
+    check_shape("gates", gates, (B, T, 4, H, D))
+    check_shape("R", R, (H, D, 4, D))
+    check_shape("b", b, (4, H, D))
+    check_time_mask("reset", reset, B, T)
+    check_time_mask("mask", mask, B, T)
+    if state is None:
+        state = empty_lstm_state(B, H, D, device=gates.device, dtype=accumulation_dtype(gates, R, b))
+    else:
+        for name, x in state._asdict().items():
+            check_shape(f"state.{name}", x, (B, H, D))
+    check_same_device(gates=gates, R=R, b=b, reset=reset, mask=mask, **state._asdict())
+    args = (gates, R, b, state)
+    options = dict(reset=reset, mask=mask)
+    return choose(BACKENDS, backend, *args, **options).run(*args, **options)
