@@ -82,7 +82,8 @@ class StackConfig:
         for name in self.blocks:
             if name not in BLOCK_NAMES:
                 raise UserError(f"unknown block {name!r} in blocks; have {', '.join(BLOCK_NAMES)}")
-        for name, heads in (("num_heads", self.num_heads), ("slstm_num_heads", self.slstm_num_heads), ("lstm_num_heads", self.lstm_num_heads)):
+        for name in ("num_heads", "slstm_num_heads", "lstm_num_heads"):
+            heads = getattr(self, name)
             if heads is not None and (heads < 1 or self.dim % heads):
                 raise UserError(f"dim={self.dim} is not divisible by {name}={heads}")
         if "attention" in self.blocks and (self.dim // self.num_heads) % 2:
