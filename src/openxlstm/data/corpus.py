@@ -44,7 +44,8 @@ class TextConfig:
 
     source: str = STDLIB
     """`stdlib` (source of the running Python's standard library), a text, .jsonl or .parquet file (.gz and .xz are unpacked on
-    the way), a folder, a prepared folder, or `hf:NAME[:CONFIG]` for a Hugging Face dataset."""
+    the way), a folder, a prepared folder (its own settings then hold, not these), or `hf:NAME[:CONFIG]` for a Hugging Face
+    dataset."""
     tokenizer: str = "bytes"
     """`bytes`, `chars`, `words`, `bpe`, or the path of a `tokenizer.json` or of a folder with one."""
     vocab_size: int | None = None
@@ -511,8 +512,8 @@ def _limits(config: TextConfig) -> dict[str, int | None]:
 
 
 def _split_documents(documents: Documents, config: TextConfig, given: Iterable[str] = ()) -> dict[str, Iterable[str]]:
-    """By a hash of seed and number of the document, so that reading again, or more, moves nothing. Nothing is cut for the parts
-    that are `given`."""
+    """By a hash of seed and number of the document, so that reading again, or more, moves nothing. Text in memory gives each
+    part one document at least, while training has two. Nothing is cut for the parts that are `given`."""
     shares = {split: 0.0 if split in given else share for split, share in _shares(config).items()}
 
     def part_of(number: int) -> str:
@@ -526,6 +527,9 @@ def _split_documents(documents: Documents, config: TextConfig, given: Iterable[s
     held: dict[str, list[str]] = {split: [] for split in SPLITS}
     for number, text in enumerate(documents):  # one pass
         held[part_of(number)].append(text)
+    for split in ("validation", "test"):  # chance leaves a part empty where there are few documents
+        if shares[split] and not held[split] and len(held["train"]) > 1:
+            held[split].append(held["train"].pop())
     return dict(held)
 
 
