@@ -332,3 +332,18 @@ def test_fingerprint_follows_settings_and_files(tmp_path: Path) -> None:
     assert source_fingerprint(TextConfig(source=str(path), tokenizer="chars")) != first
     path.write_text("three")
     assert source_fingerprint(config) != first
+
+
+def test_fingerprint_knows_a_tokenizer_by_its_content(tmp_path: Path) -> None:
+    for name in ("model", "copy"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "tokenizer.json").write_text('{"kind": "bytes"}')
+
+    def found(name: str) -> str:
+        return source_fingerprint(TextConfig(tokenizer=str(tmp_path / name)))
+
+    first = found("model")
+    (tmp_path / "model" / "weights").write_text("a later checkpoint")
+    assert found("model") == found("copy") == found("copy/tokenizer.json") == first
+    (tmp_path / "copy" / "tokenizer.json").write_text('{"kind": "chars", "characters": "ab", "eos": false}')
+    assert found("copy") != first

@@ -35,6 +35,7 @@ _GIVEN_SPLIT = {
     "dev": "validation",
     "test": "test",
 }
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt")
 _ROWS_ARE_LINES = frozenset({"wikitext"})  # data sets published with one line, not one document, a row
 
 
@@ -145,17 +146,21 @@ def load_corpus(config: TextConfig) -> Corpus:
 
 
 def source_fingerprint(config: TextConfig) -> str:
-    """16 hex digits that change with the settings, and with name, size or time of the files they lead to. No text is read."""
+    """16 hex digits that change with the settings, and with name, size or time of the files they lead to. No text is read,
+    a tokenizer file counts by its content."""
     facts: dict[str, Any] = dataclasses.asdict(config)
     facts["streaming"] = None  # how the text is read, not what it says
-    named = [path for path in (config.source, config.validation_path, config.test_path, config.tokenizer) if path is not None]
     if config.source == STDLIB:
         facts["stdlib"] = [platform.python_version(), [[path, place.stat().st_size] for path, place in _stdlib_files()]]
-    for path in named:
-        place = Path(path)
-        if place.exists() and path not in (STDLIB, *TOKENIZERS):
+    for path in (config.source, config.validation_path, config.test_path):
+        if path is not None and path != STDLIB and (place := Path(path)).exists():
             files = _folder_files(place) if place.is_dir() else [place]
             facts[f"files of {path}"] = [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in files]
+    if config.tokenizer not in TOKENIZERS:  # by what it says, not where it lies: often in the folder of a model that grows
+        place = Path(config.tokenizer)
+        files = [place / name for name in _TOKENIZER_FILES] if place.is_dir() else [place]
+        digests = [hashlib.blake2b(file.read_bytes(), digest_size=8).hexdigest() for file in files if file.is_file()]
+        facts["tokenizer"] = digests or config.tokenizer
     return hashlib.blake2b(json.dumps(facts, sort_keys=True).encode(), digest_size=8).hexdigest()
 
 
