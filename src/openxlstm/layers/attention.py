@@ -26,7 +26,8 @@ class AttentionBlock(nn.Module):
 
     A reset hides all earlier keys and starts the positions at 0; padding is not counted and not seen.
     dim: model width. num_heads: heads. num_blocks: blocks of the stack (scales the start of what writes). ffn_factor: hidden
-    width / dim, rounded up to a multiple of 64. rope_base: base of the rotary frequencies. dropout: on the residual branches.
+    width / dim, rounded up to a multiple of ffn_multiple. rope_base: base of the rotary frequencies. dropout: on the residual
+    branches.
     Raises ValueError for widths that do not divide.
     """
 
@@ -37,6 +38,7 @@ class AttentionBlock(nn.Module):
         *,
         num_blocks: int = 1,
         ffn_factor: float = 2.667,
+        ffn_multiple: int = 64,
         rope_base: float = 10000.0,
         dropout: float = 0.0,
         norm_eps: float = 1e-6,
@@ -49,7 +51,7 @@ class AttentionBlock(nn.Module):
         self.qkv = nn.Linear(dim, 3 * dim, bias=False)
         self.out = nn.Linear(dim, dim, bias=False)
         self.ffn_norm = RMSNorm(dim, eps=norm_eps)
-        self.ffn = GatedFeedForward(dim, ffn_factor, activation="silu", num_blocks=num_blocks)
+        self.ffn = GatedFeedForward(dim, ffn_factor, activation="silu", num_blocks=num_blocks, multiple_of=ffn_multiple)
         self.dropout = nn.Dropout(dropout)
         self.reset_parameters()
 

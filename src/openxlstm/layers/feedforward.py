@@ -12,7 +12,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"gelu": F.gelu, "silu": F.
 
 
 def hidden_size(dim: int, factor: float, multiple_of: int = 64) -> int:
-    """factor * dim, rounded up to a multiple of 64: what the published parameter counts say."""
+    """factor * dim, rounded up; to a multiple of 64 is what the published parameter counts say."""
     return math.ceil(factor * dim / multiple_of) * multiple_of
 
 
@@ -23,7 +23,14 @@ class GatedFeedForward(nn.Module):
     """
 
     def __init__(
-        self, dim: int, factor: float = 1.3, *, activation: str = "gelu", bias: bool = False, num_blocks: int = 1
+        self,
+        dim: int,
+        factor: float = 1.3,
+        *,
+        activation: str = "gelu",
+        bias: bool = False,
+        num_blocks: int = 1,
+        multiple_of: int = 64,
     ) -> None:
         super().__init__()
         if activation not in ACTIVATIONS:
@@ -31,7 +38,10 @@ class GatedFeedForward(nn.Module):
         if factor <= 0:
             raise ValueError(f"ffn_factor must be positive, got {factor}")
         self.dim, self.num_blocks, self.activation = dim, num_blocks, activation
-        self.hidden = hidden_size(dim, factor)
+        if multiple_of < 1:
+            raise ValueError(f"ffn_multiple must be at least 1, got {multiple_of}")
+        self.multiple_of = multiple_of
+        self.hidden = hidden_size(dim, factor, multiple_of)
         self.up = nn.Linear(dim, 2 * self.hidden, bias=bias)
         self.down = nn.Linear(self.hidden, dim, bias=bias)
         self.reset_parameters()

@@ -31,6 +31,7 @@ class LSTMBlock(nn.Module):
         *,
         num_blocks: int = 1,
         ffn_factor: float = 1.3,
+        ffn_multiple: int = 64,
         dropout: float = 0.0,
         norm_eps: float = 1e-5,
         backend: str = "auto",
@@ -46,7 +47,7 @@ class LSTMBlock(nn.Module):
         self.b = nn.Parameter(torch.empty(4, num_heads, D))
         self.head_norm = HeadNorm(num_heads, D, eps=norm_eps)
         self.ffn_norm = LayerNorm(dim, eps=norm_eps)
-        self.ffn = GatedFeedForward(dim, ffn_factor, activation="gelu", num_blocks=num_blocks)
+        self.ffn = GatedFeedForward(dim, ffn_factor, activation="gelu", num_blocks=num_blocks, multiple_of=ffn_multiple)
         self.dropout = nn.Dropout(dropout)
         self.reset_parameters()
 

@@ -23,7 +23,7 @@ class MLSTMLargeBlock(nn.Module):
 
     dim: model width. num_heads: heads of the cell. num_blocks: blocks of the stack (scales the start of what writes).
     qk_factor, v_factor: width of all queries (keys) and of all values / dim. ffn_factor: hidden width / dim, rounded up to
-    a multiple of 64. gate_soft_cap: bound of the gate pre-activations, or None. bias: in linear maps and norms.
+    a multiple of ffn_multiple. gate_soft_cap: bound of the gate pre-activations, or None. bias: in linear maps and norms.
     input_gate: "exp" or "sigmoid"; normalize=False with "sigmoid" is TFLA's mLSTMsig. dropout: on the residual branches.
     norm_eps: of the norms. cell_eps, backend, chunk_size: as `ops.mlstm_scan`. Raises ValueError for widths that do not divide.
     """
@@ -37,6 +37,7 @@ class MLSTMLargeBlock(nn.Module):
         qk_factor: float = 0.5,
         v_factor: float = 1.0,
         ffn_factor: float = 2.667,
+        ffn_multiple: int = 64,
         gate_soft_cap: float | None = 15.0,
         bias: bool = False,
         input_gate: str = "exp",
@@ -62,7 +63,9 @@ class MLSTMLargeBlock(nn.Module):
         self.head_norm = HeadNorm(num_heads, v_dim // num_heads, eps=norm_eps, bias=bias)
         self.out = nn.Linear(v_dim, dim, bias=bias)
         self.ffn_norm = RMSNorm(dim, eps=norm_eps, bias=bias)
-        self.ffn = GatedFeedForward(dim, ffn_factor, activation="silu", bias=bias, num_blocks=num_blocks)
+        self.ffn = GatedFeedForward(
+            dim, ffn_factor, activation="silu", bias=bias, num_blocks=num_blocks, multiple_of=ffn_multiple
+        )
         self.dropout = nn.Dropout(dropout)
         self.reset_parameters()
 

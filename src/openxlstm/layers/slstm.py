@@ -29,8 +29,8 @@ class SLSTMBlock(nn.Module):
 
     dim: model width. num_heads: heads of the cell. num_blocks, block_index: blocks of the stack and the place of this one
     (start of the FFN and of the forget bias). conv_width: steps the convolution sees; 0 leaves it and its SiLU out.
-    ffn_factor: hidden width / dim, rounded up to a multiple of 64. forget_gate: "sigmoid" (as the published code) or "exp".
-    dropout: on the residual branches. backend: as `ops.slstm_scan`. Raises ValueError for widths that do not divide.
+    ffn_factor: hidden width / dim, rounded up to a multiple of ffn_multiple. forget_gate: "sigmoid" (as the published code)
+    or "exp". dropout: on the residual branches. backend: as `ops.slstm_scan`. Raises ValueError for widths that do not divide.
     """
 
     def __init__(
@@ -42,6 +42,7 @@ class SLSTMBlock(nn.Module):
         block_index: int = 0,
         conv_width: int = 4,
         ffn_factor: float = 1.3,
+        ffn_multiple: int = 64,
         forget_gate: str = "sigmoid",
         dropout: float = 0.0,
         norm_eps: float = 1e-5,
@@ -60,7 +61,7 @@ class SLSTMBlock(nn.Module):
         self.b = nn.Parameter(torch.empty(4, num_heads, D))
         self.head_norm = HeadNorm(num_heads, D, eps=norm_eps)
         self.ffn_norm = LayerNorm(dim, eps=norm_eps)
-        self.ffn = GatedFeedForward(dim, ffn_factor, activation="gelu", num_blocks=num_blocks)
+        self.ffn = GatedFeedForward(dim, ffn_factor, activation="gelu", num_blocks=num_blocks, multiple_of=ffn_multiple)
         self.dropout = nn.Dropout(dropout)
         self.reset_parameters()
 

@@ -1,0 +1,1 @@
+"""Models composed of blocks: language model, sequence classifier, presets, and readers of other projects' checkpoints."""

@@ -1,0 +1,221 @@
+"""What a model is made of, as frozen dataclasses that check themselves."""
+
+import dataclasses
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+from openxlstm.errors import UserError
+from openxlstm.models.patterns import BLOCK_NAMES
+
+NORMS = ("layer", "rms", "none")
+POOLINGS = ("mean", "last")
+GATES = ("exp", "sigmoid")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StackConfig:
+    """A stack of residual blocks. A knob that a kind of block does not have is ignored by it; None is the block's default."""
+
+    dim: int
+    """Model width D."""
+    blocks: tuple[str, ...]
+    """Kinds of the blocks, first to last (`patterns.expand` writes them)."""
+    num_heads: int = 4
+    """Heads of every block; must divide `dim`."""
+    slstm_num_heads: int | None = None
+    """Heads of the `slstm` blocks, where they differ."""
+    lstm_num_heads: int = 1
+    """Heads of the `lstm` blocks: 1 is the classic LSTM, more are block-diagonal."""
+    projection_factor: float = 2.0
+    """Inner width of `mlstm` blocks over `dim`."""
+    qkv_block_size: int = 4
+    """Size of the diagonal blocks of the q, k and v projections of `mlstm`."""
+    conv_width: int = 4
+    """Width of the causal convolution of `mlstm` and `slstm`."""
+    slstm_conv_width: int | None = None
+    """Width in the sLSTM blocks, where it differs; 0 is no convolution."""
+    ffn_factor: float | None = None
+    """Width of the feed-forward part over `dim`: slstm, lstm (default 1.3), mlstm_large, attention (default 2.667)."""
+    ffn_multiple: int = 64
+    """That width is rounded up to a multiple of this."""
+    qk_factor: float = 0.5
+    """Width of q and k over `dim` in `mlstm_large`."""
+    v_factor: float = 1.0
+    """Width of v over `dim` in `mlstm_large`."""
+    gate_soft_cap: float | None = None
+    """Soft cap of the mLSTM gates; 0 is no cap. Default: none in `mlstm`, 15 in `mlstm_large`."""
+    input_gate: str = "exp"
+    """Input gate of the mLSTM blocks: "exp" or "sigmoid"."""
+    normalize: bool = True
+    """Divide the read-out of `mlstm_large` by its normaliser."""
+    forget_gate: str = "sigmoid"
+    """Forget gate of the sLSTM blocks: "sigmoid" or "exp"."""
+    bias: bool = False
+    """Biases in the linear layers and norms of `mlstm_large`."""
+    rope_base: float = 10000.0
+    """Base of the rotary position embedding of `attention`."""
+    dropout: float = 0.0
+    """Dropout of every block's branches."""
+    norm_eps: float | None = None
+    """Eps of all norms. Default: the block's own (1e-5 or 1e-6); final norm 1e-5 for "layer", 1e-6 for "rms"."""
+    cell_eps: float | None = None
+    """Eps of the read-out's denominator in `mlstm_large`. Default 1e-6."""
+    norm: str = "layer"
+    """The final norm: "layer", "rms" or "none"."""
+    norm_bias: bool = False
+    """A bias in the final norm."""
+    checkpoint_activations: bool = False
+    """Keep only the inputs of each block in training and compute the rest again for the backward pass."""
+    backend: str = "auto"
+    """Backend of the scans."""
+    chunk_size: int | None = None
+    """Steps of an mLSTM chunk; None lets the backend choose."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "blocks", (self.blocks,) if isinstance(self.blocks, str) else tuple(self.blocks))
+        if self.dim < 1:
+            raise UserError(f"dim must be at least 1, got {self.dim}")
+        if not self.blocks:
+            raise UserError("blocks must name at least one block")
+        for name in self.blocks:
+            if name not in BLOCK_NAMES:
+                raise UserError(f"unknown block {name!r} in blocks; have {', '.join(BLOCK_NAMES)}")
+        for name in ("num_heads", "slstm_num_heads", "lstm_num_heads"):
+            heads = getattr(self, name)
+            if heads is not None and (heads < 1 or self.dim % heads):
+                raise UserError(f"dim={self.dim} is not divisible by {name}={heads}")
+        if "attention" in self.blocks and (self.dim // self.num_heads) % 2:
+            raise UserError(f"attention rotates pairs: dim/num_heads = {self.dim // self.num_heads} must be even")
+        for name in ("projection_factor", "ffn_factor", "qk_factor", "v_factor", "rope_base", "norm_eps", "cell_eps"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise UserError(f"{name} must be positive, got {value}")
+        if self.conv_width < 1 and "mlstm" in self.blocks:
+            raise UserError(f"conv_width must be at least 1 for mlstm blocks, got {self.conv_width}")
+        if min(self.conv_width, self.slstm_conv_width or 0) < 0:
+            raise UserError("conv_width and slstm_conv_width must be 0 or more")
+        if self.gate_soft_cap is not None and self.gate_soft_cap < 0:
+            raise UserError(f"gate_soft_cap must be 0 (none) or positive, got {self.gate_soft_cap}")
+        for name in ("input_gate", "forget_gate"):
+            if getattr(self, name) not in GATES:
+                raise UserError(f"{name} must be one of {', '.join(GATES)}, got {getattr(self, name)!r}")
+        _check_probability("dropout", self.dropout)
+        if self.norm not in NORMS:
+            raise UserError(f"norm must be one of {', '.join(NORMS)}, got {self.norm!r}")
+        if self.chunk_size is not None and self.chunk_size < 1:
+            raise UserError(f"chunk_size must be at least 1, got {self.chunk_size}")
+        if self.ffn_multiple < 1:
+            raise UserError(f"ffn_multiple must be at least 1, got {self.ffn_multiple}")
+
+    @property
+    def num_blocks(self) -> int:
+        """Number of blocks."""
+        return len(self.blocks)
+
+    @property
+    def final_norm_eps(self) -> float:
+        """Eps of the norm after the last block."""
+        return self.norm_eps if self.norm_eps is not None else (1e-5 if self.norm == "layer" else 1e-6)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields as JSON can hold them."""
+        values = dataclasses.asdict(self)
+        values["blocks"] = list(self.blocks)
+        return values
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], source: str = "config") -> Self:
+        """The config with these values. Raises UserError, which names `source`, for unknown, missing or wrongly typed ones."""
+        fields = {f.name: f for f in dataclasses.fields(cls)}
+        if unknown := sorted(set(values) - set(fields)):
+            raise UserError(f"{source}: unknown setting {unknown[0]!r}; have {', '.join(fields)}")
+        required = [n for n, f in fields.items() if f.default is dataclasses.MISSING]
+        if missing := [n for n in required if n not in values]:
+            raise UserError(f"{source}: missing setting {missing[0]!r}")
+        hints = typing.get_type_hints(cls)
+        for name, value in values.items():
+            if not _fits(value, hints[name]):
+                raise UserError(f"{source}: {name} must be {_spell(hints[name])}, got {value!r}")
+        try:
+            return cls(**values)
+        except UserError as error:
+            raise UserError(f"{source}: {error}") from None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LanguageModelConfig(StackConfig):
+    """A language model: embedding, stack, head."""
+
+    vocab_size: int
+    """Number of tokens V."""
+    tie_embeddings: bool = False
+    """The head is the transposed embedding."""
+    logit_soft_cap: float | None = None
+    """cap * tanh(logits / cap); None is no cap."""
+    embedding_dropout: float = 0.0
+    """Dropout after the embedding."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.vocab_size < 1:
+            raise UserError(f"vocab_size must be at least 1, got {self.vocab_size}")
+        if self.logit_soft_cap is not None and self.logit_soft_cap <= 0:
+            raise UserError(f"logit_soft_cap must be positive or None, got {self.logit_soft_cap}")
+        _check_probability("embedding_dropout", self.embedding_dropout)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifierConfig(StackConfig):
+    """A classifier of sequences of tokens (`vocab_size`) or of vectors (`input_dim`)."""
+
+    num_classes: int
+    """Number of outputs."""
+    vocab_size: int | None = None
+    """The input is token ids [B, T]."""
+    input_dim: int | None = None
+    """The input is vectors [B, T, input_dim]."""
+    pooling: str = "mean"
+    """"mean" over the steps that are not padding, or the "last" of them."""
+    bidirectional: bool = False
+    """A second stack reads the sequence backwards. Such a model has no state to hand on."""
+    input_dropout: float = 0.0
+    """Dropout after the embedding or input projection."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.num_classes < 1:
+            raise UserError(f"num_classes must be at least 1, got {self.num_classes}")
+        if (self.vocab_size is None) == (self.input_dim is None):
+            raise UserError("give either vocab_size (token ids) or input_dim (vectors)")
+        for name in ("vocab_size", "input_dim"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UserError(f"{name} must be at least 1, got {value}")
+        if self.pooling not in POOLINGS:
+            raise UserError(f"pooling must be one of {', '.join(POOLINGS)}, got {self.pooling!r}")
+        _check_probability("input_dropout", self.input_dropout)
+
+
+def _check_probability(name: str, value: float) -> None:
+    if not 0 <= value < 1:
+        raise UserError(f"{name} must be in [0, 1), got {value}")
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a JSON value has the type of a field."""
+    options = typing.get_args(hint)
+    if typing.get_origin(hint) is tuple:
+        return isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value)
+    if options:
+        return any(_fits(value, option) for option in options)
+    if hint is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, hint)
+
+
+def _spell(hint: Any) -> str:
+    return "a list of block names" if typing.get_origin(hint) is tuple else str(getattr(hint, "__name__", hint))

@@ -1,0 +1,47 @@
+"""How many parameters a model has, without building it."""
+
+import math
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import nn
+
+from openxlstm.layers import BLOCKS
+from openxlstm.layers.feedforward import hidden_size
+from openxlstm.models.config import ClassifierConfig, LanguageModelConfig, StackConfig
+from openxlstm.models.stack import block_options
+
+
+def num_parameters(module: nn.Module) -> int:
+    """Parameters of a module, shared ones once."""
+    return sum(p.numel() for p in module.parameters())
+
+
+def count_parameters(config: StackConfig) -> int:
+    """Parameters of the model that `config` describes; blocks of one kind all have as many, so one of each is looked at."""
+    total = sum(
+        config.blocks.count(kind) * _block_parameters(kind, tuple(sorted(block_options(config, kind, 0).items())))
+        for kind in sorted(set(config.blocks))
+    )
+    if config.norm != "none":
+        total += config.dim * (1 + config.norm_bias)
+    if isinstance(config, LanguageModelConfig):
+        total += config.vocab_size * config.dim * (1 if config.tie_embeddings else 2)
+    if isinstance(config, ClassifierConfig):
+        directions = 1 + config.bidirectional
+        inputs = config.vocab_size * config.dim if config.vocab_size else (config.input_dim or 0) * config.dim + config.dim
+        total = total * directions + inputs + directions * config.dim * config.num_classes + config.num_classes
+    return total
+
+
+def factor_of(width: int, dim: int, multiple: int) -> float:
+    """The factor that makes `width`, a multiple of `multiple`, at this dim: never rounded up past it."""
+    factor = width / dim
+    return factor if hidden_size(dim, factor, multiple) == width else math.nextafter(factor, 0)
+
+
+@lru_cache(maxsize=4096)
+def _block_parameters(kind: str, options: tuple[tuple[str, Any], ...]) -> int:
+    with torch.device("meta"):
+        return num_parameters(BLOCKS[kind](**dict(options)))
