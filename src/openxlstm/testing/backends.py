@@ -1,0 +1,202 @@
+"""Checks of an op's backends against its `reference`: for ours and for ones you add to BACKENDS."""
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from openxlstm.ops.conv1d.conv import causal_conv1d
+from openxlstm.ops.lstm.scan import lstm_scan
+from openxlstm.ops.mlstm.scan import mlstm_scan
+from openxlstm.ops.slstm.scan import slstm_scan
+from openxlstm.testing.compare import assert_close, assert_finite, assert_no_worse
+from openxlstm.testing.inputs import (
+    cell_inputs,
+    generator,
+    lstm_state,
+    mlstm_inputs,
+    mlstm_state,
+    random_mask,
+    random_reset,
+    slstm_state,
+)
+
+LENGTHS = (1, 17, 63, 100)
+"""Odd on purpose: no chunk or tile divides them all."""
+
+Result = dict[str, Tensor]
+
+
+def check_mlstm_backend(
+    name: str, *, dtype: torch.dtype = torch.float64, device: str = "cpu", lengths: Iterable[int] = LENGTHS
+) -> None:
+    """Outputs, last state and all gradients of an mLSTM backend against the reference in float64.
+
+    In float64 they must agree; in a lower dtype the backend may be at most twice as wrong as the reference in that dtype.
+    Cases that the backend refuses are passed over; refusing all is an error.
+    """
+    H, K, V = 2, 5, 3
+    kinds = (("exp", True), ("sigmoid", True), ("sigmoid", False))
+    _check(name, dtype, device, _mlstm_cases(lengths, H, K, V, kinds), _run_mlstm)
+
+
+def check_slstm_backend(
+    name: str, *, dtype: torch.dtype = torch.float64, device: str = "cpu", lengths: Iterable[int] = LENGTHS
+) -> None:
+    """As check_mlstm_backend, for the sLSTM."""
+    _check(
+        name, dtype, device, _cell_cases(lengths, slstm_state, ({"forget_gate": "sigmoid"}, {"forget_gate": "exp"})), _run_slstm
+    )
+
+
+def check_lstm_backend(
+    name: str, *, dtype: torch.dtype = torch.float64, device: str = "cpu", lengths: Iterable[int] = LENGTHS
+) -> None:
+    """As check_mlstm_backend, for the classic LSTM."""
+    _check(name, dtype, device, _cell_cases(lengths, lstm_state, ({},)), _run_lstm)
+
+
+def check_conv1d_backend(
+    name: str, *, dtype: torch.dtype = torch.float64, device: str = "cpu", lengths: Iterable[int] = (0, 1, 2, 17)
+) -> None:
+    """As check_mlstm_backend, for the causal convolution."""
+    _check(name, dtype, device, _conv_cases(lengths), _run_conv1d)
+
+
+def check_hard_gates(name: str, *, op: str = "mlstm", dtype: torch.dtype = torch.float32, device: str = "cpu") -> None:
+    """Gate pre-activations between -200 and 100 over 128 steps: everything stays finite, gradients too. op: mlstm or slstm."""
+    rng = generator(0)
+    inputs = (
+        mlstm_inputs(2, 128, 2, 4, 3, rng, dtype=dtype, hard=True)
+        if op == "mlstm"
+        else cell_inputs(2, 128, 2, 3, rng, dtype=dtype, hard=True)
+    )
+    run = _run_mlstm if op == "mlstm" else _run_slstm
+    leaves = [x.to(device).requires_grad_() for x in inputs]
+    for what, x in run(leaves, None, {}, name, None, with_state=False).items():
+        assert_finite(what, x)
+
+
+def _check(name: str, dtype: torch.dtype, device: str, cases: Iterator[Any], run: Callable[..., Result]) -> None:
+    served, refusal = 0, ""
+    for title, inputs, state, options in cases:
+
+        def prepared(to: torch.dtype, where: str, inputs: Any = inputs, state: Any = state, options: Any = options) -> Any:
+            leaves = [None if x is None else x.to(dtype).to(to).to(where).requires_grad_() for x in inputs]
+            if isinstance(state, Tensor):
+                begin: Any = state.to(dtype).to(to).to(where).requires_grad_()
+            else:  # the stabiliser m has no gradient
+                begin = state and type(state)(
+                    *(x.to(to).to(where).requires_grad_(field != "m") for field, x in state._asdict().items())
+                )
+            return leaves, begin, {k: v.to(where) if isinstance(v, Tensor) else v for k, v in options.items()}
+
+        truth = run(*prepared(torch.float64, "cpu"), "reference", None)
+        try:
+            out = run(*prepared(dtype, device), name, truth)
+        except ValueError as error:
+            refusal = str(error)
+            continue
+        served += 1
+        plain = run(*prepared(dtype, "cpu"), "reference", truth) if dtype != torch.float64 else truth
+        for what in truth:
+            if dtype == torch.float64:
+                assert_close(f"{name}, {title}, {what}", out[what].cpu(), truth[what])
+            else:
+                assert_no_worse(out[what].cpu(), plain[what], truth[what], floor=2e-5, what=f"{name}, {title}, {what}")
+    assert served, f"backend {name!r} refuses every case: {refusal}"
+
+
+def _mlstm_cases(lengths: Iterable[int], H: int, K: int, V: int, kinds: Iterable[tuple[str, bool]]) -> Iterator[Any]:
+    kinds = tuple(kinds)
+    for number, (T, B, with_state, with_reset, with_mask) in enumerate(_combinations(lengths)):
+        rng = generator(number)
+        gate, normalize = kinds[number % len(kinds)]
+        state = mlstm_state(B, H, K, V, rng) if with_state else None
+        options = {**_borders(B, T, with_reset, with_mask, rng), "input_gate": gate, "normalize": normalize}
+        yield f"T={T} B={B} {gate} {normalize=} {_title(with_state, options)}", mlstm_inputs(B, T, H, K, V, rng), state, options
+
+
+def _cell_cases(lengths: Iterable[int], make_state: Callable[..., Any], kinds: tuple[dict[str, str], ...]) -> Iterator[Any]:
+    for number, (T, B, with_state, with_reset, with_mask) in enumerate(_combinations(lengths)):
+        rng = generator(number)
+        H, D = (1, 5) if number % 3 == 0 else (2, 3)
+        kind = kinds[number % len(kinds)]
+        state = make_state(B, H, D, rng) if with_state else None
+        options = {**_borders(B, T, with_reset, with_mask, rng), **kind}
+        yield f"T={T} B={B} H={H} {kind} {_title(with_state, options)}", cell_inputs(B, T, H, D, rng), state, options
+
+
+def _conv_cases(lengths: Iterable[int]) -> Iterator[Any]:
+    for number, (T, B, with_state, with_reset, with_mask) in enumerate(_combinations(lengths)):
+        rng = generator(number)
+        D, W = 3, 4 if number % 4 else 1
+        x, weight, bias, state = (torch.randn(*s, generator=rng).double() for s in ((B, T, D), (D, W), (D,), (B, W - 1, D)))
+        options = _borders(B, T, with_reset, with_mask, rng)
+        inputs = (x, weight, bias if number % 5 else None)
+        yield f"T={T} B={B} W={W} {_title(with_state, options)}", inputs, state if with_state else None, options
+
+
+def _combinations(lengths: Iterable[int]) -> Iterator[tuple[int, int, bool, bool, bool]]:
+    flags = (False, True)
+    for T, state, reset, mask in itertools.product(lengths, flags, flags, flags):
+        yield T, 3 if reset or mask else 1, state, reset, mask
+
+
+def _borders(B: int, T: int, with_reset: bool, with_mask: bool, rng: torch.Generator) -> dict[str, Tensor]:
+    options = {}
+    if with_reset:
+        options["reset"] = random_reset(B, T, rng, 0.1)
+    if with_mask:
+        options["mask"] = random_mask(B, T, "interior", rng)
+    return options
+
+
+def _title(with_state: bool, options: dict[str, Any]) -> str:
+    return " ".join(["state"] * with_state + [name for name in ("reset", "mask") if name in options])
+
+
+def _call(op: Callable[..., Any], inputs: Any, state: Any, options: Any, backend: str) -> Any:
+    return op(*inputs, state=state, backend=backend, **options)
+
+
+def _run_mlstm(inputs: Any, state: Any, options: Any, backend: str, truth: Result | None, *, with_state: bool = True) -> Result:
+    h, last = _call(mlstm_scan, inputs, state, options, backend)
+    m = last.m.detach() if truth is None else truth["last m"].to(last.m)
+    scale = torch.exp((last.m - m).detach())  # a state may be kept in any scale: bring it to the reference's
+    outputs = {"h": h, "last C": last.C * scale[..., None, None], "last n": last.n * scale[..., None]}
+    found = _with_gradients(outputs if with_state else {"h": h}, [*inputs, *(state[:2] if state else ())])
+    return {**found, "last m": m}
+
+
+def _run_slstm(inputs: Any, state: Any, options: Any, backend: str, truth: Result | None, *, with_state: bool = True) -> Result:
+    h, last = _call(slstm_scan, inputs, state, options, backend)
+    m = last.m.detach() if truth is None else truth["last m"].to(last.m)
+    scale = torch.exp((last.m - m).detach())
+    outputs = {"h": h, "last h": last.h, "last c": last.c * scale, "last n": last.n * scale}
+    found = _with_gradients(outputs if with_state else {"h": h}, [*inputs, *(state[:3] if state else ())])
+    return {**found, "last m": m}
+
+
+def _run_lstm(inputs: Any, state: Any, options: Any, backend: str, truth: Result | None) -> Result:
+    h, last = _call(lstm_scan, inputs, state, options, backend)
+    return _with_gradients({"h": h, "last h": last.h, "last c": last.c}, [*inputs, *(state or ())])
+
+
+def _run_conv1d(inputs: Any, state: Any, options: Any, backend: str, truth: Result | None) -> Result:
+    y, last = _call(causal_conv1d, inputs, state, options, backend)
+    return _with_gradients({"y": y, "last": last}, [x for x in (*inputs, state) if x is not None])
+
+
+def _with_gradients(outputs: Result, inputs: list[Tensor]) -> Result:
+    """The outputs, and the gradients of a random weighting of all of them."""
+    rng = generator(99)
+    loss = sum((x.double() * torch.randn(x.shape, generator=rng).double().to(x.device)).sum() for x in outputs.values())
+    assert isinstance(loss, Tensor)
+    grads = torch.autograd.grad(loss, inputs, allow_unused=True) if loss.requires_grad else [None] * len(inputs)
+    gradients = {
+        f"gradient {j}": torch.zeros_like(x) if g is None else g for j, (x, g) in enumerate(zip(inputs, grads, strict=True))
+    }
+    return {**{name: x.detach() for name, x in outputs.items()}, **gradients}

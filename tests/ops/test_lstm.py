@@ -1,0 +1,53 @@
+"""The classic LSTM: every backend against the definition, and the definition against torch.nn.LSTM."""
+
+import pytest
+import torch
+
+from openxlstm.ops import LSTMState, lstm_scan
+from openxlstm.ops.lstm.scan import BACKENDS
+from openxlstm.testing import check_lstm_backend
+
+NAMES = [b.name for b in BACKENDS]
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize("name", NAMES)
+def test_agrees_with_the_definition(name: str, dtype: torch.dtype) -> None:
+    check_lstm_backend(name, dtype=dtype, lengths=(0, 1, 17, 40))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_agrees_with_torch(name: str) -> None:
+    torch.manual_seed(0)
+    theirs = torch.nn.LSTM(5, 6, batch_first=True)
+    x, h0, c0 = torch.randn(2, 9, 5), torch.randn(1, 2, 6), torch.randn(1, 2, 6)
+    expected, (h, c) = theirs(x, (h0, c0))
+    gates = (x @ theirs.weight_ih_l0.T).view(2, 9, 4, 1, 6)
+    R = theirs.weight_hh_l0.view(1, 4, 6, 6).permute(0, 3, 1, 2)  # gate, to, from -> head, from, gate, to
+    b = (theirs.bias_ih_l0 + theirs.bias_hh_l0).view(4, 1, 6)
+    y, state = lstm_scan(gates, R, b, LSTMState(h0.transpose(0, 1), c0.transpose(0, 1)), backend=name)
+    torch.testing.assert_close(y[:, :, 0], expected)
+    torch.testing.assert_close(state.h[:, 0], h[0])
+    torch.testing.assert_close(state.c[:, 0], c[0])
+
+
+def test_gradients_by_finite_differences() -> None:
+    torch.manual_seed(0)
+    shapes = ((2, 5, 4, 2, 3), (2, 3, 4, 3), (4, 2, 3), (2, 2, 3), (2, 2, 3))
+    inputs = [torch.randn(s, dtype=torch.float64, requires_grad=True) for s in shapes]
+    reset, mask = torch.rand(2, 5) < 0.3, torch.rand(2, 5) < 0.7
+
+    for options in (dict(), dict(reset=reset), dict(mask=mask), dict(reset=reset, mask=mask)):
+
+        def run(gates, R, b, h, c, options=options):
+            y, state = lstm_scan(gates, R, b, LSTMState(h, c), **options)
+            return y, *state
+
+        assert torch.autograd.gradcheck(run, inputs)
+
+
+def test_wrong_shapes_are_named() -> None:
+    with pytest.raises(ValueError, match="R must have shape"):
+        lstm_scan(torch.randn(1, 2, 4, 2, 3), torch.randn(2, 3, 3, 4), torch.randn(4, 2, 3))
+    with pytest.raises(ValueError, match="gates must be"):
+        lstm_scan(torch.randn(1, 2, 4, 6), torch.randn(2, 3, 4, 3), torch.randn(4, 2, 3))
