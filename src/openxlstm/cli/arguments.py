@@ -1,0 +1,99 @@
+"""Argument parsing shared by the verbs: help that explains, errors of one line that name the nearest right word."""
+
+import argparse
+import difflib
+import math
+import shutil
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NoReturn
+
+from openxlstm.errors import UserError
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """ "; did you mean 'x'?" for the nearest known word, or nothing when none is near."""
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def say(*lines: object) -> None:
+    """Talk goes to stderr, so that stdout holds results alone."""
+    for line in lines:
+        print(line, file=sys.stderr, flush=True)
+
+
+class HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """One column of options, text as wide as the terminal up to 100, and every default that says something."""
+
+    def __init__(self, prog: str) -> None:
+        width = min(100, shutil.get_terminal_size((100, 24)).columns)
+        super().__init__(prog, max_help_position=30, width=width)
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        text = action.help or ""
+        silent = (None, argparse.SUPPRESS, "")
+        shown = action.default not in silent and not isinstance(action.default, bool) and "default" not in text
+        return f"{text} (default: %(default)s)" if shown else text
+
+
+class VerbParser(argparse.ArgumentParser):
+    """The parser of one verb. Wrong arguments raise UserError; they do not print the usage."""
+
+    def __init__(self, verb: str, summary: str, examples: Sequence[str] = (), **options: Any) -> None:
+        """verb: name after `openxlstm`. summary: the help's first lines. examples: whole command lines, shown last."""
+        lines = "\n".join(f"  {line}" for line in examples)
+        super().__init__(
+            prog=f"openxlstm {verb}",
+            description=summary,
+            epilog=f"examples:\n{lines}" if lines else None,
+            formatter_class=HelpFormatter,
+            allow_abbrev=False,
+            **options,
+        )
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse; an unknown option names the nearest known one."""
+        found, rest = self.parse_known_args(args, namespace)
+        if rest:
+            unknown = next((word for word in rest if word.startswith("-")), rest[0]).partition("=")[0]
+            if unknown.startswith("-"):
+                self.error(f"unknown option {unknown!r}{did_you_mean(unknown, self._option_string_actions)}")
+            self.error(f"{unknown!r} is one argument too many")
+        return found
+
+    def error(self, message: str) -> NoReturn:
+        """Raise UserError in place of argparse's usage text and exit."""
+        message = message.removeprefix("argument ")
+        raise UserError(f"{message} (see: {self.prog} --help)")
+
+
+def number(
+    kind: Callable[[str], Any] = float,
+    *,
+    least: float = -math.inf,
+    most: float = math.inf,
+    above: float = -math.inf,
+) -> Callable[[str], Any]:
+    """An argparse `type`: an int or float with least <= x <= most and x > above, or one line that says so."""
+    what = "a whole number" if kind is int else "a number"
+    bounds = [f"at least {least:g}"] * (least > -math.inf) + [f"above {above:g}"] * (above > -math.inf)
+    bounds += [f"at most {most:g}"] * (most < math.inf)
+    rule = " and ".join(bounds)
+
+    def convert(text: str) -> Any:
+        try:
+            value = kind(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"expects {what}, got {text!r}") from None
+        if not (least <= value <= most and value > above and math.isfinite(value)):
+            raise argparse.ArgumentTypeError(f"expects {what} {rule}, got {text}")
+        return value
+
+    return convert
+
+
+def numbers(kind: Callable[[str], Any] = int, **bounds: float) -> Callable[[str], Any]:
+    """An argparse `type`: a comma-separated list, each entry as `number`."""
+    one = number(kind, **bounds)
+    return lambda text: tuple(one(part.strip()) for part in text.split(","))

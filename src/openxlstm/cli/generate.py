@@ -1,0 +1,186 @@
+"""`openxlstm generate`: a trained model writes text."""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from openxlstm.cli.arguments import VerbParser, number, say
+from openxlstm.errors import UserError
+
+
+def parser() -> VerbParser:
+    """The options of the verb."""
+    p = VerbParser(
+        "generate",
+        "Let a trained model continue a text. The text goes to stdout as it is written, everything else to stderr.",
+        [
+            'openxlstm generate --prompt "def "',
+            "openxlstm generate runs/shakespeare --prompt-file start.txt --max-tokens 1000 --seed 7",
+            "echo 'Once upon a time' | openxlstm generate runs/stories --prompt - --temperature 0 --json",
+        ],
+    )
+    p.add_argument(
+        "run", nargs="?", metavar="RUN",
+        help="a run folder, a model folder, another project's checkpoint folder, or a Hub id owner/name; "
+        "without it, the newest finished run under ./runs",
+    )  # fmt: skip
+    text = p.add_argument_group("text")
+    start = text.add_mutually_exclusive_group()
+    start.add_argument(
+        "--prompt", metavar="TEXT", help="text to continue; '-' reads it from stdin; without it, a new text begins"
+    )
+    start.add_argument("--prompt-file", metavar="FILE", help="read the prompt from a UTF-8 file, byte for byte")
+    text.add_argument(
+        "--max-tokens", type=number(int, least=0), default=256, metavar="N",
+        help="stop after so many tokens; 0 goes on until the model ends the text or Ctrl-C",
+    )  # fmt: skip
+    text.add_argument(
+        "--mid-text", action="store_true", help="the prompt is out of the middle of a text, not the beginning of one"
+    )
+    text.add_argument("--no-echo", action="store_true", help="print the continuation alone, without the prompt before it")
+    text.add_argument("--json", action="store_true", help="print one JSON object at the end in place of text as it comes")
+    draw = p.add_argument_group("sampling")
+    draw.add_argument(
+        "--temperature", type=number(least=0), default=0.8, metavar="X",
+        help="below 1 bolder about what is likely, above 1 more surprising; 0 always takes the most likely token",
+    )  # fmt: skip
+    draw.add_argument(
+        "--top-k", type=number(int, least=0), default=50, metavar="K", help="draw from the K most likely tokens only; 0 = all"
+    )
+    draw.add_argument(
+        "--top-p", type=number(above=0, most=1), default=0.95, metavar="P",
+        help="draw from the fewest most likely tokens whose probabilities sum to P; 1 = all",
+    )  # fmt: skip
+    draw.add_argument("--seed", type=number(int, least=0), default=0, metavar="N", help="another seed, another text")
+    add_machine_options(p)
+    return p
+
+
+def add_machine_options(p: VerbParser) -> None:
+    """The options that `load` reads, besides `run`."""
+    machine = p.add_argument_group("model and machine")
+    machine.add_argument(
+        "--tokenizer", metavar="FILE", help="tokenizer.json or a folder with one, where RUN has none of its own"
+    )
+    machine.add_argument("--backend", metavar="NAME", help="how recurrences are computed: a name that 'openxlstm doctor' lists")
+    machine.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:1 ...; without it, a GPU if there is one")
+    machine.add_argument(
+        "--threads", type=number(int, least=1), metavar="N", help="CPU threads; without it, what torch chooses"
+    )
+
+
+def run(argv: Sequence[str]) -> int:
+    """Run the verb."""
+    args = parser().parse_args(argv)
+    prompt = read_prompt(args)
+    loaded = load(args)
+    from openxlstm.inference.sampling import Sampling
+    from openxlstm.inference.text import TextStream
+
+    stream = TextStream(
+        loaded.model,
+        loaded.tokenizer,
+        prompt,
+        args.max_tokens or None,
+        sampling=Sampling(
+            temperature=args.temperature, top_k=args.top_k or None, top_p=None if args.top_p == 1 else args.top_p
+        ),
+        seed=args.seed,
+        begins=not args.mid_text,
+    )
+    if not args.json and not args.no_echo:
+        show(prompt)
+    pieces = []
+    interrupted = False
+    try:
+        for piece in stream:
+            if args.json:
+                pieces.append(piece)
+            else:
+                show(piece)
+    except KeyboardInterrupt:
+        interrupted = True
+    rate = (stream.num_tokens - 1) / stream.seconds if stream.seconds else None
+    ended_by = "interrupted" if interrupted else stream.ended_by
+    if args.json:
+        result = {
+            "run": str(loaded.folder),
+            "prompt": prompt,
+            "text": "".join(pieces),
+            "num_prompt_tokens": stream.num_prompt_tokens,
+            "num_tokens": stream.num_tokens,
+            "ended_by": ended_by,
+            "prefill_seconds": round(stream.prefill_seconds, 4),
+            "seconds": round(stream.prefill_seconds + stream.seconds, 4),
+            "tokens_per_second": rate and round(rate, 1),
+            "temperature": args.temperature,
+            "top_k": args.top_k,
+            "top_p": args.top_p,
+            "seed": args.seed,
+        }
+        print(json.dumps(result, ensure_ascii=False))
+    else:
+        show("\n")
+    speed = f", {rate:.0f} tokens/s" if rate else ""
+    say(
+        f"{stream.num_tokens} tokens{speed}; prompt of {stream.num_prompt_tokens} tokens in {stream.prefill_seconds:.2f} s; "
+        f"ended by {ended_by}"
+    )
+    return 130 if interrupted else 0
+
+
+def load(args: Any) -> Any:
+    """The LoadedRun that `run`, `tokenizer`, `backend`, `device` and `threads` of a command line ask for."""
+    import torch
+
+    from openxlstm.inference.load import load_run, newest_run
+
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    check_device(device)
+    folder = args.run
+    if folder is None:
+        folder = newest_run()
+        say(f"using the newest run, {folder}")
+    loaded = load_run(folder, tokenizer=args.tokenizer, device=device, backend=args.backend)
+    kinds = loaded.model.config.blocks
+    shape = " + ".join(f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds))
+    say(f"{loaded.model.num_parameters():,} parameters, {shape} blocks, tokenizer {loaded.tokenizer.kind}, on {device}")
+    return loaded
+
+
+def check_device(name: str) -> None:
+    """Raise UserError for a device that torch does not know or cannot reach here."""
+    import torch
+
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"device {name!r} cannot be used here: {str(error).splitlines()[0]}") from None
+
+
+def read_prompt(args: Any) -> str:
+    """The prompt out of --prompt, --prompt-file or stdin."""
+    try:
+        if args.prompt_file:
+            return Path(args.prompt_file).read_bytes().decode("utf-8")
+        if args.prompt == "-":
+            return sys.stdin.buffer.read().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{args.prompt_file or 'stdin'}: the prompt is not UTF-8 text: {error.reason} at byte {error.start}"
+        ) from None
+    return args.prompt or ""
+
+
+def show(text: str) -> None:
+    """Write to stdout at once; a terminal that cannot print a character gets '?'."""
+    try:
+        sys.stdout.write(text)
+    except UnicodeEncodeError:
+        encoding = sys.stdout.encoding or "ascii"
+        sys.stdout.write(text.encode(encoding, "replace").decode(encoding))
+    sys.stdout.flush()

@@ -1,0 +1,99 @@
+"""From a path to a model with its tokenizer: run folders, model folders, checkpoints of other projects."""
+
+import difflib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from openxlstm.data.tokenizer import Tokenizer, load_tokenizer
+from openxlstm.errors import UserError
+from openxlstm.models.language import LanguageModel
+
+MODEL = "model"
+"""The folder inside a run folder that holds the finished model."""
+
+CONFIGS = ("config.json", "config.yaml")
+TOKENIZERS = ("tokenizer.json", "vocab.json")
+PADDINGS = (64, 128)
+"""Multiples to which embeddings are commonly padded, so that a model may know a few more ids than its tokenizer."""
+
+
+@dataclass(frozen=True)
+class LoadedRun:
+    """A language model in evaluation mode, the tokenizer it was trained with, and where they were."""
+
+    model: LanguageModel
+    tokenizer: Tokenizer
+    folder: Path
+
+
+def load_run(
+    path: str | Path,
+    *,
+    tokenizer: str | Path | None = None,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+    backend: str | None = None,
+) -> LoadedRun:
+    """Load a model to use.
+
+    path: a run folder (with `model/` inside), a model folder (`config.json`, `model.safetensors`, `tokenizer.json`), a
+        checkpoint folder of another project, or a Hub id `owner/name`.
+    tokenizer: a tokenizer.json or a folder with one; None = the one beside the model.
+    device, dtype, backend: as in `LanguageModel.from_pretrained`.
+
+    Raises UserError for a folder without a finished model, a missing tokenizer, or one that does not fit the model.
+    """
+    folder = model_folder(path)
+    model = LanguageModel.from_pretrained(folder, device=device, dtype=dtype, backend=backend)
+    if tokenizer is None:
+        places = [folder, folder.parent] if folder.name == MODEL else [folder]
+        tokenizer = next((place for place in places if any((place / name).exists() for name in TOKENIZERS)), None)
+        if tokenizer is None:
+            raise UserError(f"{folder}: no {TOKENIZERS[0]} beside the model; name the tokenizer it was trained with")
+    loaded = load_tokenizer(tokenizer)
+    check_vocabulary(model, loaded, tokenizer)
+    return LoadedRun(model, loaded, folder)
+
+
+def model_folder(path: str | Path) -> Path:
+    """The folder with the model that `path` means; a name that is no folder here is passed on as a Hub id."""
+    folder = Path(path)
+    if has_config(folder / MODEL):
+        return folder / MODEL
+    if not folder.exists():
+        if folder.parent != Path() and not folder.parent.is_dir() and str(path).count("/") == 1:
+            return folder  # owner/name
+        siblings = [place.name for place in folder.parent.iterdir() if place.is_dir()] if folder.parent.is_dir() else []
+        near = difflib.get_close_matches(folder.name, siblings, n=1)
+        raise UserError(f"{folder}: no such folder" + (f"; did you mean {str(folder.parent / near[0])!r}?" if near else ""))
+    if folder.is_dir() and not has_config(folder):
+        inside = sorted(place.name for place in folder.iterdir() if has_config(place) or has_config(place / MODEL))
+        hint = f"; there is one in {str(folder / inside[-1])!r}" if inside else " (has its training ended?)"
+        raise UserError(f"{folder}: no finished model in this folder{hint}")
+    return folder
+
+
+def newest_run(root: str | Path = "runs") -> Path:
+    """The run folder under `root` whose model was finished last. Raises UserError when there is none."""
+    finished = [path.parent.parent for name in CONFIGS for path in Path(root).glob(f"*/{MODEL}/{name}")]
+    if not finished:
+        raise UserError(f"no finished run under {str(root)!r}: name a folder, or train a model first: openxlstm train")
+    return max(finished, key=lambda run: (run / MODEL).stat().st_mtime)
+
+
+def has_config(folder: Path) -> bool:
+    """True for a folder that says what model it holds."""
+    return any((folder / name).is_file() for name in CONFIGS)
+
+
+def check_vocabulary(model: Any, tokenizer: Tokenizer, where: object = "the tokenizer") -> None:
+    """Raise UserError unless the tokenizer numbers its tokens as the model does, as far as their counts can tell."""
+    knows, has = model.config.vocab_size, tokenizer.vocab_size
+    if knows != has and knows not in [-(-has // multiple) * multiple for multiple in PADDINGS]:
+        raise UserError(
+            f"vocabulary mismatch: the model knows {knows} tokens and {where} has {has}; it is not the tokenizer that the "
+            "model was trained with"
+        )

@@ -1,0 +1,222 @@
+"""What a run is: frozen dataclasses that check and derive. Everything that decides the numbers of a run is in here."""
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from openxlstm.data import TextConfig
+from openxlstm.errors import UserError
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise UserError(message)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSettings:
+    """The language model to build; the vocabulary comes from the data.
+
+    pattern: which blocks, by name: "xlstm[a:b]" (a mLSTM to b sLSTM blocks), "mlstm", "slstm", "mlstm_large", "lstm",
+        "transformer", or a comma list such as "mlstm,slstm,attention".
+    dim: width of the residual stream.
+    num_blocks: how many blocks.
+    num_heads: heads of every block.
+    gate_soft_cap: cap * tanh(gate / cap) on the mLSTM gate pre-activations; 0 = no cap, none = the block's default.
+    logit_soft_cap: the same on the logits; none = no cap.
+    projection_factor: inner width of "mlstm" blocks over dim.
+    qkv_block_size: block size of the block-diagonal q, k, v projections of "mlstm" (dim * projection_factor = dense).
+    ffn_factor: width of the feed-forward part of the other blocks over dim; none = the block's default.
+    conv_width: width of the causal convolution in "mlstm" and "slstm".
+    dropout: in the branches of every block.
+    embedding_dropout: after the embedding.
+    tie_embeddings: the output head shares the embedding matrix.
+    norm: the norm before the head, "layer" or "rms".
+    checkpoint_activations: recompute blocks in backward: less memory, about a third more time.
+    backend: backend of the recurrences: "auto", "reference", "torch", or another that `openxlstm doctor` lists.
+    num_parameters: bring the model within 1 % of this many parameters by adapting widths; none = as configured.
+    """
+
+    pattern: str = "xlstm[1:1]"
+    dim: int = 128
+    num_blocks: int = 4
+    num_heads: int = 4
+    gate_soft_cap: float | None = None
+    logit_soft_cap: float | None = None
+    projection_factor: float = 2.0
+    qkv_block_size: int = 4
+    ffn_factor: float | None = None
+    conv_width: int = 4
+    dropout: float = 0.0
+    embedding_dropout: float = 0.0
+    tie_embeddings: bool = False
+    norm: Literal["layer", "rms"] = "layer"
+    checkpoint_activations: bool = False
+    backend: str = "auto"
+    num_parameters: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("dim", "num_blocks", "num_heads"):
+            _require(getattr(self, name) >= 1, f"model.{name}={getattr(self, name)} must be at least 1")
+        _require(0 <= self.dropout < 1, f"model.dropout={self.dropout} must be in [0, 1)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """AdamW.
+
+    lr: peak learning rate.
+    weight_decay: on matrices only (see parameter_groups).
+    beta1: decay of the gradient average.
+    beta2: decay of the squared-gradient average.
+    eps: added to the denominator.
+    decay_embeddings: decay embeddings as well.
+    clip: largest norm of the gradient of all parameters together; 0 = no clipping.
+    """
+
+    lr: float = 1e-3
+    weight_decay: float = 0.1
+    beta1: float = 0.9
+    beta2: float = 0.95
+    eps: float = 1e-8
+    decay_embeddings: bool = False
+    clip: float = 1.0
+
+    def __post_init__(self) -> None:
+        _require(self.lr > 0, f"optimizer.lr={self.lr} must be positive")
+        _require(self.weight_decay >= 0, f"optimizer.weight_decay={self.weight_decay} must not be negative")
+        _require(0 <= self.beta1 < 1 and 0 <= self.beta2 < 1, f"optimizer betas {self.beta1}, {self.beta2} must be in [0, 1)")
+        _require(self.clip >= 0, f"optimizer.clip={self.clip} must not be negative")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScheduleConfig:
+    """Learning rate over the run.
+
+    kind: "cosine" (warm-up, then half a cosine), "wsd" (warm-up, stable, linear decay) or "constant" (after warm-up).
+    warmup: optimiser steps of linear warm-up.
+    floor: where the decay ends, as a fraction of the peak.
+    decay: "wsd" only: the share of the run that decays.
+    """
+
+    kind: Literal["cosine", "wsd", "constant"] = "cosine"
+    warmup: int = 100
+    floor: float = 0.1
+    decay: float = 0.2
+
+    def __post_init__(self) -> None:
+        _require(self.warmup >= 0, f"schedule.warmup={self.warmup} must not be negative")
+        _require(0 <= self.floor <= 1, f"schedule.floor={self.floor} must be in [0, 1]")
+        _require(0 < self.decay <= 1, f"schedule.decay={self.decay} must be in (0, 1]")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainerConfig:
+    """The loop.
+
+    steps: optimiser steps.
+    batch_size: sequences per optimiser step, over all processes and accumulation parts together.
+    context: tokens per sequence.
+    accumulate: compute a step's gradient in this many parts (less memory, same numbers).
+    tbptt: read the corpus as `batch_size` long streams and carry the state from window to window (truncated
+        backpropagation through time) instead of drawing windows at random and starting each from the empty state.
+    precision: "fp32", or "bf16" for autocast with fp32 weights.
+    compile: torch.compile the model.
+    device: "auto", "cpu" or "cuda".
+    threads: CPU threads; 0 = what torch chooses.
+    strategy: "auto" (ddp under torchrun), "ddp", or "fsdp2" (parameters, gradients and optimiser sharded).
+    log_every: steps between rows of metrics.csv.
+    validate_every: steps between validations; 0 = only at the end.
+    validate_tokens: validation tokens used in passes during training; 0 = all. The last pass always uses all.
+    validate_context: window length of validation; 0 = context.
+    report_contexts: window lengths at which the finished model is evaluated besides validate_context.
+    patience: stop after this many validations without a new best; 0 = never.
+    checkpoint_every: steps between checkpoints, the most that an interruption can lose.
+    max_bad_steps: give up after this many steps in a row whose gradient is not finite.
+    """
+
+    steps: int = 1000
+    batch_size: int = 16
+    context: int = 128
+    accumulate: int = 1
+    tbptt: bool = False
+    precision: Literal["fp32", "bf16"] = "fp32"
+    compile: bool = False
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: int = 0
+    strategy: Literal["auto", "ddp", "fsdp2"] = "auto"
+    log_every: int = 1
+    validate_every: int = 250
+    validate_tokens: int = 100_000
+    validate_context: int = 0
+    report_contexts: tuple[int, ...] = ()
+    patience: int = 0
+    checkpoint_every: int = 100
+    max_bad_steps: int = 10
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "context", "accumulate", "log_every", "checkpoint_every", "max_bad_steps"):
+            _require(getattr(self, name) >= 1, f"trainer.{name}={getattr(self, name)} must be at least 1")
+        for name in ("threads", "validate_every", "validate_tokens", "validate_context", "patience"):
+            _require(getattr(self, name) >= 0, f"trainer.{name}={getattr(self, name)} must not be negative")
+        _require(
+            self.batch_size % self.accumulate == 0,
+            f"trainer.batch_size={self.batch_size} is not divisible by trainer.accumulate={self.accumulate}",
+        )
+
+    @property
+    def validation_window(self) -> int:
+        return self.validate_context or self.context
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """A complete run.
+
+    name: what the run folder is called.
+    seed: of weights, batches and dropout.
+    data: the corpus and its tokenizer.
+    model: the model.
+    optimizer: the optimiser.
+    schedule: the learning rate over the run.
+    trainer: the loop.
+    """
+
+    name: str = "run"
+    seed: int = 0
+    data: TextConfig = field(default_factory=TextConfig)
+    model: ModelSettings = field(default_factory=ModelSettings)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+
+    def __post_init__(self) -> None:
+        _require(bool(self.name) and "/" not in self.name, f"name={self.name!r} must be a plain file name")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Nested plain values, as in config.json."""
+        return json.loads(json.dumps(dataclasses.asdict(self), default=str))
+
+    def digest(self) -> str:
+        """Eight hex digits that change with any setting."""
+        return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()[:8]
+
+
+def build_model_config(settings: ModelSettings, vocab_size: int) -> Any:
+    """The LanguageModelConfig for `settings`; raises UserError for what the model refuses."""
+    from openxlstm.models.config import LanguageModelConfig
+    from openxlstm.models.match import match_parameters
+    from openxlstm.models.patterns import expand
+
+    own = {f.name for f in dataclasses.fields(settings)} - {"pattern", "num_blocks", "num_parameters"}
+    try:
+        config = LanguageModelConfig(
+            vocab_size=vocab_size,
+            blocks=expand(settings.pattern, settings.num_blocks),
+            **{name: getattr(settings, name) for name in own},
+        )
+        return match_parameters(config, settings.num_parameters) if settings.num_parameters else config
+    except ValueError as error:
+        raise UserError(f"model: {error}") from error
