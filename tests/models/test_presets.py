@@ -89,7 +89,9 @@ PATTERNS = ("mlstm", "slstm", "xlstm[1:1]", "lstm", "attention", "mlstm_large", 
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)
-@pytest.mark.parametrize(("dim", "vocab_size", "reference"), [(128, 256, "xlstm[1:1]"), (64, 65, "mlstm"), (256, 8192, "attention")])
+@pytest.mark.parametrize(
+    ("dim", "vocab_size", "reference"), [(128, 256, "xlstm[1:1]"), (64, 65, "mlstm"), (256, 8192, "attention")]
+)
 def test_twins_have_equal_parameters(pattern: str, dim: int, vocab_size: int, reference: str) -> None:
     make = lambda p: LanguageModelConfig(vocab_size=vocab_size, dim=dim, blocks=expand(p, 6))  # noqa: E731
     target = count_parameters(make(reference))

@@ -33,7 +33,9 @@ def parser() -> VerbParser:
         default="openxlstm",
         help="format to write: ours, or the one that transformers.AutoModelForCausalLM loads (mlstm_large models only)",
     )
-    p.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="store the weights as this; default: as they are")
+    p.add_argument(
+        "--dtype", choices=("float32", "bfloat16", "float16"), help="store the weights as this; default: as they are"
+    )
     p.add_argument("--overwrite", action="store_true", help="replace a checkpoint that is already in DST")
     p.add_argument("--json", action="store_true", help="print the result as a JSON object")
     return p
@@ -50,7 +52,9 @@ def run(argv: Sequence[str]) -> int:
     return 0
 
 
-def convert(source: str, target: Path, *, to: str = "openxlstm", dtype: str | None = None, overwrite: bool = False) -> dict[str, Any]:
+def convert(
+    source: str, target: Path, *, to: str = "openxlstm", dtype: str | None = None, overwrite: bool = False
+) -> dict[str, Any]:
     """Read `source` (a folder or Hub id) and write `target`. Raises UserError, before anything is written, for what it cannot."""
     import torch
 
