@@ -69,7 +69,7 @@ def neurips_model(num_blocks: int, slstm_at: Any, **changes: Any) -> nn.Module:
     config = xlstm.xLSTMLMModelConfig(
         **settings
         | dict(
-            mlstm_block=xlstm.mLSTMBlockConfig(mlstm=xlstm.mLSTMLayerConfig(**mlstm["mlstm"])),
+            mlstm_block=mlstm and xlstm.mLSTMBlockConfig(mlstm=xlstm.mLSTMLayerConfig(**mlstm["mlstm"])),
             slstm_block=xlstm.sLSTMBlockConfig(
                 slstm=xlstm.sLSTMLayerConfig(**slstm["slstm"]), feedforward=xlstm.FeedForwardConfig(**slstm["feedforward"])
             ),

@@ -336,6 +336,21 @@ def test_what_transformers_cannot_express(changes: dict, message: str, tmp_path:
     assert not (tmp_path / "hf").exists()
 
 
+def test_config_of_a_whole_run(paper: Path) -> None:
+    """The model's settings one level down, beside the training's."""
+    expected = LanguageModel.from_pretrained(paper)
+    settings = json.loads((paper / "config.json").read_text())
+    (paper / "config.json").write_text(json.dumps({"training": {"lr": 1e-3}, "model": settings}))
+    assert LanguageModel.from_pretrained(paper).config == expected.config
+
+
+def test_tied_heads_that_differ(paper: Path) -> None:
+    edit(paper / "config.json", lambda c: c.update(tie_weights=True))
+    assert "'lm_head.weight' and 'token_embedding.weight' differ, but tie_weights is true" in error_of(paper)
+    edit(paper / "model.safetensors", lambda t: t.update({"lm_head.weight": t["token_embedding.weight"].clone()}))
+    assert LanguageModel.from_pretrained(paper).lm_head is None
+
+
 def test_own_huggingface_round_trip(tmp_path: Path) -> None:
     """Ours -> transformers' folder -> ours: every tensor bit for bit, tied heads included."""
     for tied in (False, True):
