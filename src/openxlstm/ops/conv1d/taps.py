@@ -12,7 +12,7 @@ def scan(
     x: Tensor, weight: Tensor, bias: Tensor | None, state: Tensor, *, reset: Tensor | None, mask: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """All steps at once. Padding is squeezed out first: valid steps move to the left, and their outputs move back."""
-    B, T, D = x.shape
+    B, T, _ = x.shape
     W = weight.shape[1]
     if mask is None and reset is None:
         y = Taps.apply(x, weight, bias, state, None)
