@@ -70,8 +70,9 @@ def model_folder(path: str | Path) -> Path:
         near = difflib.get_close_matches(folder.name, siblings, n=1)
         raise UserError(f"{folder}: no such folder" + (f"; did you mean {str(folder.parent / near[0])!r}?" if near else ""))
     if folder.is_dir() and not has_config(folder):
-        inside = sorted(place.name for place in folder.iterdir() if has_config(place) or has_config(place / MODEL))
-        hint = f"; there is one in {str(folder / inside[-1])!r}" if inside else " (has its training ended?)"
+        inside = [place for place in folder.iterdir() if has_config(place) or has_config(place / MODEL)]
+        newest = max(inside, key=lambda place: place.stat().st_mtime, default=None)
+        hint = f"; there is one in {str(newest)!r}" if newest else " (has its training ended?)"
         raise UserError(f"{folder}: no finished model in this folder{hint}")
     return folder
 
