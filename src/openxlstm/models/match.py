@@ -3,9 +3,11 @@
 import math
 from collections.abc import Iterator
 from dataclasses import replace
+from inspect import signature
 from typing import TypeVar
 
 from openxlstm.errors import UserError
+from openxlstm.layers import BLOCKS
 from openxlstm.models.config import StackConfig
 from openxlstm.models.count import count_parameters, factor_of
 
@@ -14,11 +16,15 @@ Config = TypeVar("Config", bound=StackConfig)
 TOLERANCE = 0.01
 """How far from the target a twin may be."""
 
-FFN_BLOCKS = frozenset({"slstm", "lstm", "mlstm_large", "attention"})
 FACTOR_RANGE = (0.5, 2.0)
 """How far the inner widths may move from where they were before the model's width moves instead."""
 
-FFN_DEFAULTS = {"slstm": 1.3, "lstm": 1.3, "mlstm_large": 2.667, "attention": 2.667}
+FFN_DEFAULTS = {
+    kind: signature(block).parameters["ffn_factor"].default
+    for kind, block in BLOCKS.items()
+    if "ffn_factor" in signature(block).parameters
+}
+"""Blocks with a feed-forward part -> the factor they have when the config names none."""
 
 
 def match_parameters(config: Config, target: int) -> Config:
@@ -75,9 +81,9 @@ def _scaled(config: Config, dim: int, ratio: float) -> Config:
     """The config at another width, with its inner widths multiplied by `ratio`."""
     kinds = set(config.blocks)
     changes: dict[str, object] = dict(dim=dim)
-    if kinds & FFN_BLOCKS:
+    if kinds & set(FFN_DEFAULTS):
         # one factor serves all blocks of a stack; where it is the blocks' default, take that of the first that has one
-        first = next(kind for kind in config.blocks if kind in FFN_BLOCKS)
+        first = next(kind for kind in config.blocks if kind in FFN_DEFAULTS)
         factor = config.ffn_factor if config.ffn_factor is not None else FFN_DEFAULTS[first]
         multiple = math.gcd(config.ffn_multiple, 8)
         width = max(round(factor * ratio * dim / multiple), 1) * multiple

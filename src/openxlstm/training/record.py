@@ -89,12 +89,13 @@ class Metrics:
     """metrics.csv, a row at a time, and the same curves for TensorBoard where that is installed.
 
     On resume, rows after the checkpoint's step are dropped, so the file is what an uninterrupted run would have written
-    (but for times).
+    (but for times). The validation after the `last` step is made after its checkpoint, and so dropped too.
     """
 
-    def __init__(self, folder: Path, resume_step: int = 0) -> None:
+    def __init__(self, folder: Path, resume_step: int = 0, last: int | None = None) -> None:
         self.path = folder / "metrics.csv"
         rows = [row for row in read_metrics(self.path) if int(row["step"]) <= resume_step] if resume_step else []
+        rows = [row for row in rows if not (row["val_loss"] and int(row["step"]) == last)]
         with atomic_path(self.path) as aside, open(aside, "w", newline="") as file:
             writer = csv.DictWriter(file, COLUMNS)
             writer.writeheader()
