@@ -1,3 +1,38 @@
 """openxlstm: exact, fast xLSTM in PyTorch."""
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from openxlstm import nn, ops
+    from openxlstm.models.classify import SequenceClassifier
+    from openxlstm.models.config import ClassifierConfig, LanguageModelConfig
+    from openxlstm.models.language import LanguageModel
+
 __version__ = "0.1.0"
+
+_EXPORTS = {
+    "ClassifierConfig": "openxlstm.models.config",
+    "LanguageModel": "openxlstm.models.language",
+    "LanguageModelConfig": "openxlstm.models.config",
+    "SequenceClassifier": "openxlstm.models.classify",
+}
+"""Name -> module. They load at first use, so that `import openxlstm` costs nothing."""
+
+_MODULES = ("nn", "ops")
+
+__all__ = ["ClassifierConfig", "LanguageModel", "LanguageModelConfig", "SequenceClassifier", "nn", "ops"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"openxlstm.{name}")
+    if name in _EXPORTS:
+        value = getattr(importlib.import_module(_EXPORTS[name]), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'openxlstm' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

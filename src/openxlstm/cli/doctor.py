@@ -24,7 +24,7 @@ from openxlstm.ops.state import leaves
 
 TOLERANCE = {"cpu": 1e-4, "cuda": 5e-3}
 """Largest error of float32 results and gradients over the largest true value, by kind of device. Rounding over the 33 steps
-of the test gives about 1e-6 on a CPU and, with TF32 products, up to 1e-3 on a GPU; code that is wrong is off by 1e-2 or more."""
+of the test gives about 1e-6 on a CPU and, with TF32 products, up to 1e-3 on a GPU; wrong code is off by 1e-2 or more."""
 
 
 def parser() -> VerbParser:

@@ -28,12 +28,17 @@ def parser() -> VerbParser:
     )  # fmt: skip
     text = p.add_argument_group("text")
     start = text.add_mutually_exclusive_group()
-    start.add_argument("--prompt", metavar="TEXT", help="text to continue; '-' reads it from stdin; without it, a new text begins")
+    start.add_argument(
+        "--prompt", metavar="TEXT", help="text to continue; '-' reads it from stdin; without it, a new text begins"
+    )
     start.add_argument("--prompt-file", metavar="FILE", help="read the prompt from a UTF-8 file, byte for byte")
     text.add_argument(
         "--max-tokens", type=number(int, least=0), default=256, metavar="N",
         help="stop after so many tokens; 0 goes on until the model ends the text or Ctrl-C",
     )  # fmt: skip
+    text.add_argument(
+        "--mid-text", action="store_true", help="the prompt is out of the middle of a text, not the beginning of one"
+    )
     text.add_argument("--no-echo", action="store_true", help="print the continuation alone, without the prompt before it")
     text.add_argument("--json", action="store_true", help="print one JSON object at the end in place of text as it comes")
     draw = p.add_argument_group("sampling")
@@ -49,12 +54,21 @@ def parser() -> VerbParser:
         help="draw from the fewest most likely tokens whose probabilities sum to P; 1 = all",
     )  # fmt: skip
     draw.add_argument("--seed", type=number(int, least=0), default=0, metavar="N", help="another seed, another text")
+    add_machine_options(p)
+    return p
+
+
+def add_machine_options(p: VerbParser) -> None:
+    """The options that `load` reads, besides `run`."""
     machine = p.add_argument_group("model and machine")
-    machine.add_argument("--tokenizer", metavar="FILE", help="tokenizer.json or a folder with one, where RUN has none of its own")
+    machine.add_argument(
+        "--tokenizer", metavar="FILE", help="tokenizer.json or a folder with one, where RUN has none of its own"
+    )
     machine.add_argument("--backend", metavar="NAME", help="how recurrences are computed: a name that 'openxlstm doctor' lists")
     machine.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:1 ...; without it, a GPU if there is one")
-    machine.add_argument("--threads", type=number(int, least=1), metavar="N", help="CPU threads; without it, what torch chooses")
-    return p
+    machine.add_argument(
+        "--threads", type=number(int, least=1), metavar="N", help="CPU threads; without it, what torch chooses"
+    )
 
 
 def run(argv: Sequence[str]) -> int:
@@ -74,6 +88,7 @@ def run(argv: Sequence[str]) -> int:
             temperature=args.temperature, top_k=args.top_k or None, top_p=None if args.top_p == 1 else args.top_p
         ),
         seed=args.seed,
+        begins=not args.mid_text,
     )
     if not args.json and not args.no_echo:
         show(prompt)
@@ -155,7 +170,9 @@ def read_prompt(args: Any) -> str:
         if args.prompt == "-":
             return sys.stdin.buffer.read().decode("utf-8")
     except UnicodeDecodeError as error:
-        raise UserError(f"{args.prompt_file or 'stdin'}: the prompt is not UTF-8 text: {error.reason} at byte {error.start}") from None
+        raise UserError(
+            f"{args.prompt_file or 'stdin'}: the prompt is not UTF-8 text: {error.reason} at byte {error.start}"
+        ) from None
     return args.prompt or ""
 
 

@@ -17,10 +17,10 @@ from openxlstm.cli.extras import extra_of
 from openxlstm.errors import UserError, missing_extra
 
 VERBS = {
-    "train": ("openxlstm.cli.train", "train a model from a recipe, on the default text or on yours"),
+    "train": ("openxlstm.cli.train", "train a model, on the default text or on yours"),
     "generate": ("openxlstm.cli.generate", "let a trained model write text"),
-    "eval": ("openxlstm.cli.eval", "measure a trained model: bits per byte, perplexity, by position"),
-    "compare": ("openxlstm.cli.compare", "train several models on one task: one table and one figure"),
+    "eval": ("openxlstm.cli.eval", "measure a trained model: bits per byte, perplexity"),
+    "compare": ("openxlstm.cli.compare", "train several models alike: one table, one figure"),
     "data": ("openxlstm.cli.data", "prepare and inspect text"),
     "convert": ("openxlstm.cli.convert", "read and write checkpoints of other projects"),
     "recipes": ("openxlstm.cli.recipes", "list the recipes"),
@@ -29,7 +29,7 @@ VERBS = {
 """Verb -> (module with `run(argv) -> exit code`, its line in the help). A module is imported when its verb is used."""
 
 START = (
-    ("openxlstm train", "train a small model on text every machine has"),
+    ("openxlstm train", "train a small model on the default text"),
     ('openxlstm generate --prompt "def "', "let the newest trained model write"),
     ("openxlstm eval", "measure the newest trained model"),
     ("openxlstm doctor", "see what works on this machine"),
@@ -38,11 +38,11 @@ START = (
 
 def help_text() -> str:
     """The first screen."""
-    start = "\n".join(f"  {command:<38}{what}" for command, what in START)
+    start = "\n".join(f"  {command:<36}{what}" for command, what in START)
     verbs = "\n".join(f"  {name:<10}{line}" for name, (_, line) in VERBS.items())
     return (
         f"openxlstm {__version__}: train xLSTM models and use them\n\n"
-        "usage: openxlstm VERB [options]      openxlstm VERB --help explains every option\n\n"
+        "usage: openxlstm VERB [options]\n       openxlstm VERB --help     explains every option\n\n"
         f"start here:\n{start}\n\nverbs:\n{verbs}"
     )
 

@@ -140,7 +140,7 @@ def complete(
     ]
 
 
-def last_logits(model: nn.Module, ids: Tensor, state: Any, mask: Tensor | None) -> tuple[Tensor, Any]:
+def last_logits(model: Any, ids: Tensor, state: Any, mask: Tensor | None) -> tuple[Tensor, Any]:
     """Read ids [B, T] and return the logits [B, V] after the last one. Where the model has `hidden` and `head`, the head
     sees that one position only: logits of a whole chunk would be its largest tensor."""
     if hasattr(model, "hidden") and hasattr(model, "head"):

@@ -52,7 +52,7 @@ def probabilities(logits: Tensor, sampling: Sampling) -> Tensor:
     x = (x - x.amax(-1, keepdim=True)) / sampling.temperature  # <= 0 first, so that a tiny temperature cannot overflow
     if sampling.top_k is None and sampling.top_p in (None, 1):
         return x.softmax(-1)
-    x, order = x.sort(-1, descending=True, stable=True)
+    x, order = x.sort(dim=-1, descending=True, stable=True)
     if sampling.top_k is not None:
         x[..., sampling.top_k :] = -math.inf
     p = x.softmax(-1)

@@ -26,12 +26,16 @@ class TextStream(Iterator[str]):
         *,
         sampling: Sampling | None = None,
         seed: int | None = 0,
+        begins: bool = True,
     ) -> None:
         """model, tokenizer: e.g. of `load_run`. An empty prompt starts a new text, where the tokenizer has an end token.
-        max_new_tokens: None = until the model ends the text. sampling, seed: as in `generate`. Raises UserError for a prompt
-        that the tokenizer cannot express."""
+        max_new_tokens: None = until the model ends the text. sampling, seed: as in `generate`. begins: the prompt is the start
+        of a text (in training the end token of one text is read before the next); False = it is out of the middle of one.
+        Raises UserError for a prompt that the tokenizer cannot express."""
         end = tokenizer.eos_id
-        ids = ([] if end is None else [end]) + tokenizer.encode(prompt)  # in training the end token also begins each text
+        ids = tokenizer.encode(prompt)
+        if end is not None and (begins or not ids):
+            ids = [end, *ids]
         if not ids:
             raise UserError("the prompt is empty, and this tokenizer has no token that begins a text: give some text")
         if end is not None and tokenizer.decode([end]):

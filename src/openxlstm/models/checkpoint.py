@@ -61,8 +61,8 @@ def fill(model: Model, tensors: dict[str, Tensor], *, device: Any = None, dtype:
     """Put tensors into a model that was built on the meta device; they keep their dtype unless one is given."""
     for name in list(tensors):
         stored = tensors.pop(name)
-        given = dtype if stored.is_floating_point() else None
-        tensors[name] = torch.empty_like(stored, device=device, dtype=given, memory_format=torch.contiguous_format).copy_(stored)
+        own = torch.empty(stored.shape, device=device, dtype=dtype if stored.is_floating_point() and dtype else stored.dtype)
+        tensors[name] = own.copy_(stored)
     model.load_state_dict(tensors, strict=True, assign=True)
     for name, buffer in model.named_buffers():
         if buffer.is_meta:

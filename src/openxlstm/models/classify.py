@@ -21,7 +21,7 @@ class ClassifierState(NamedTuple):
 
     stack: StackState
     pooled: Tensor  # [B, D]  "mean": sum of the steps seen; "last": the last step seen
-    count: Tensor  # [B]      steps seen, padding aside
+    steps: Tensor  # [B]      how many were seen, padding aside
 
 
 class SequenceClassifier(nn.Module):
@@ -109,7 +109,7 @@ class SequenceClassifier(nn.Module):
         if state is not None:
             keep = continued if self.config.pooling == "mean" else continued & (count == 0)
             pooled = pooled + torch.where(keep[:, None], state.pooled, 0.0)
-            count = count + torch.where(continued, state.count, 0)
+            count = count + torch.where(continued, state.steps, 0)
         return pooled, count
 
     def num_parameters(self) -> int:

@@ -1,5 +1,6 @@
 """How many parameters a model has, without building it."""
 
+import math
 from functools import lru_cache
 from typing import Any
 
@@ -7,6 +8,7 @@ import torch
 from torch import nn
 
 from openxlstm.layers import BLOCKS
+from openxlstm.layers.feedforward import hidden_size
 from openxlstm.models.config import ClassifierConfig, LanguageModelConfig, StackConfig
 from openxlstm.models.stack import block_options
 
@@ -31,6 +33,12 @@ def count_parameters(config: StackConfig) -> int:
         inputs = config.vocab_size * config.dim if config.vocab_size else (config.input_dim or 0) * config.dim + config.dim
         total = total * directions + inputs + directions * config.dim * config.num_classes + config.num_classes
     return total
+
+
+def factor_of(width: int, dim: int, multiple: int) -> float:
+    """The factor that makes `width`, a multiple of `multiple`, at this dim: never rounded up past it."""
+    factor = width / dim
+    return factor if hidden_size(dim, factor, multiple) == width else math.nextafter(factor, 0)
 
 
 @lru_cache(maxsize=4096)

@@ -1,6 +1,5 @@
 """A stack of residual blocks and the norm after it."""
 
-from collections.abc import Callable
 from typing import Any
 
 import torch

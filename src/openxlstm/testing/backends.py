@@ -158,8 +158,12 @@ def _title(with_state: bool, options: dict[str, Any]) -> str:
     return " ".join(["state"] * with_state + [name for name in ("reset", "mask") if name in options])
 
 
+def _call(op: Callable[..., Any], inputs: Any, state: Any, options: Any, backend: str) -> Any:
+    return op(*inputs, state=state, backend=backend, **options)
+
+
 def _run_mlstm(inputs: Any, state: Any, options: Any, backend: str, truth: Result | None, *, with_state: bool = True) -> Result:
-    h, last = mlstm_scan(*inputs, state, **options, backend=backend)
+    h, last = _call(mlstm_scan, inputs, state, options, backend)
     m = last.m.detach() if truth is None else truth["last m"].to(last.m)
     scale = torch.exp((last.m - m).detach())  # a state may be kept in any scale: bring it to the reference's
     outputs = {"h": h, "last C": last.C * scale[..., None, None], "last n": last.n * scale[..., None]}
@@ -168,7 +172,7 @@ def _run_mlstm(inputs: Any, state: Any, options: Any, backend: str, truth: Resul
 
 
 def _run_slstm(inputs: Any, state: Any, options: Any, backend: str, truth: Result | None, *, with_state: bool = True) -> Result:
-    h, last = slstm_scan(*inputs, state, **options, backend=backend)
+    h, last = _call(slstm_scan, inputs, state, options, backend)
     m = last.m.detach() if truth is None else truth["last m"].to(last.m)
     scale = torch.exp((last.m - m).detach())
     outputs = {"h": h, "last h": last.h, "last c": last.c * scale, "last n": last.n * scale}
@@ -177,12 +181,12 @@ def _run_slstm(inputs: Any, state: Any, options: Any, backend: str, truth: Resul
 
 
 def _run_lstm(inputs: Any, state: Any, options: Any, backend: str, truth: Result | None) -> Result:
-    h, last = lstm_scan(*inputs, state, **options, backend=backend)
+    h, last = _call(lstm_scan, inputs, state, options, backend)
     return _with_gradients({"h": h, "last h": last.h, "last c": last.c}, [*inputs, *(state or ())])
 
 
 def _run_conv1d(inputs: Any, state: Any, options: Any, backend: str, truth: Result | None) -> Result:
-    y, last = causal_conv1d(*inputs, state, **options, backend=backend)
+    y, last = _call(causal_conv1d, inputs, state, options, backend)
     return _with_gradients({"y": y, "last": last}, [x for x in (*inputs, state) if x is not None])
 
 

@@ -7,6 +7,7 @@ state, for a state may be kept in any scale.
 
 import copy
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -31,39 +32,39 @@ def shake(layer: nn.Module, *, scale: float = 0.2, seed: int = 0) -> nn.Module:
     layer, rng = copy.deepcopy(layer).eval(), generator(seed)
     with torch.no_grad():
         for p in layer.parameters():
-            p += (scale * torch.randn(p.shape, generator=rng)).to(p)
+            p.add_((scale * torch.randn(p.shape, generator=rng)).to(p))
     return layer
 
 
 def check_cut_anywhere(layer: nn.Module, dim: int, *, batch: int = 2, length: int = 9, seed: int = 0) -> None:
     """Cutting a sequence, at every place and with the state handed over, changes nothing."""
     x, reset, mask = _inputs(layer, dim, batch, length, seed)
-    for options in (dict(), dict(reset=reset, mask=mask)):
+    for options in _option_sets(reset, mask):
         whole, _ = layer(x, **options)
         for cut in range(length + 1):
             first, state = layer(x[:, :cut], **_between(options, 0, cut))
             second, _ = layer(x[:, cut:], state, **_between(options, cut, length))
             out = torch.cat([first, second], 1)
-            assert_close(f"sequence cut at {cut} of {length}", *_where_valid(options, out, whole))
+            assert_close(f"sequence cut at {cut} of {length}", _valid(options, out), _valid(options, whole))
 
 
 def check_step_equals_whole(layer: nn.Module, dim: int, *, batch: int = 2, length: int = 17, seed: int = 0) -> None:
     """One step at a time gives what the whole sequence gives."""
     x, reset, mask = _inputs(layer, dim, batch, length, seed)
-    for options in (dict(), dict(reset=reset, mask=mask)):
+    for options in _option_sets(reset, mask):
         whole, _ = layer(x, **options)
         state, steps = None, []
         for t in range(length):
             y, state = layer(x[:, t : t + 1], state, **_between(options, t, t + 1))
             steps.append(y)
-        assert_close("single steps", *_where_valid(options, torch.cat(steps, 1), whole))
+        assert_close("single steps", _valid(options, torch.cat(steps, 1)), _valid(options, whole))
 
 
 def check_batch_permutation(layer: nn.Module, dim: int, *, batch: int = 4, length: int = 9, seed: int = 0) -> None:
     """Rows do not know each other: permuting inputs and states permutes outputs."""
     x, reset, mask = _inputs(layer, dim, batch, length, seed)
     rows = torch.randperm(batch, generator=generator(seed)).to(x.device)
-    for options in (dict(), dict(reset=reset, mask=mask)):
+    for options in _option_sets(reset, mask):
         _, state = layer(x, **options)
         y, _ = layer(x, state, **options)
         y_rows, _ = layer(x[rows], states.select(state, rows), **{name: value[rows] for name, value in options.items()})
@@ -104,7 +105,7 @@ def check_reset_equals_separate(layer: nn.Module, dim: int, *, batch: int = 3, l
             valid = mask[row] if "mask" in options else torch.ones_like(mask[row])
             cuts = [0, *reset[row].nonzero().flatten().tolist(), length]
             state = states.select(start, [row])
-            for number, (a, b) in enumerate(zip(cuts, cuts[1:], strict=False)):
+            for number, (a, b) in enumerate(pairwise(cuts)):
                 if number > 0:
                     state = None
                 here = valid[a:b]
@@ -132,8 +133,12 @@ def check_state_gradients(layer: nn.Module, dim: int, *, batch: int = 2, length:
     """Gradients flow through a state that is handed over exactly as through the uncut sequence, with documents and padding."""
     x, reset, mask = _inputs(layer, dim, batch, length, seed)
     weight = torch.randn(batch, length, dim, generator=generator(seed + 1)).to(x)
-    for options in (dict(), dict(reset=reset, mask=mask)):
-        expected = _gradients(layer, x, lambda x, options=options: (layer(x, **options)[0] * _valid(options, weight)).sum())
+    for options in _option_sets(reset, mask):
+
+        def whole_loss(x: Tensor, options: dict[str, Tensor] = options) -> Tensor:
+            return (layer(x, **options)[0] * _valid(options, weight)).sum()
+
+        expected = _gradients(layer, x, whole_loss)
         for cut in (1, length // 2, length - 1):
 
             def loss(x: Tensor, cut: int = cut, options: dict[str, Tensor] = options) -> Tensor:
@@ -156,7 +161,7 @@ def check_gradients(layer: nn.Module, dim: int, *, batch: int = 2, length: int =
     start_leaves = states.leaves(start)
     moving = [leaf for leaf, want in zip(start_leaves, wanted, strict=True) if want]
     names = [name for name, _ in layer.named_parameters()]
-    for options in (dict(), dict(reset=reset[:, length:], mask=mask[:, length:])):
+    for options in _option_sets(reset[:, length:], mask[:, length:]):
 
         def run(x: Tensor, *rest: Tensor, options: dict[str, Tensor] = options) -> Tensor:
             leaves = iter(rest[: len(moving)])
@@ -178,11 +183,15 @@ def check_extreme_gates(layer: nn.Module, dim: int, *, batch: int = 2, length: i
     for scale in (1.0, 10.0, 100.0):
         wild = shake(layer, scale=scale, seed=seed)
         x, reset, mask = _inputs(wild, dim, batch, length, seed)
-        for options in (dict(), dict(reset=reset, mask=mask)):
+        for options in _option_sets(reset, mask):
             x = x.detach().requires_grad_()
             y, _ = wild(x, **options)
             assert_finite(f"output with parameters of size {scale}", y)
-            for name, g in _gradients(wild, x, lambda x, w=wild, o=options: _normalised(w(x, **o)[0]).sum()).items():
+
+            def loss(x: Tensor, wild: nn.Module = wild, options: dict[str, Tensor] = options) -> Tensor:
+                return _normalised(wild(x, **options)[0]).sum()
+
+            for name, g in _gradients(wild, x, loss).items():
                 assert_finite(f"gradient of {name} with parameters of size {scale}", g)
 
 
@@ -206,16 +215,16 @@ def _inputs(layer: nn.Module, dim: int, B: int, T: int, seed: int) -> tuple[Tens
     return x, random_reset(B, T, rng).to(like.device), mask
 
 
+def _option_sets(reset: Tensor, mask: Tensor) -> tuple[dict[str, Tensor], ...]:
+    return {}, {"reset": reset, "mask": mask}
+
+
 def _between(options: dict[str, Tensor], start: int, end: int) -> dict[str, Tensor]:
     return {name: value[:, start:end] for name, value in options.items()}
 
 
 def _valid(options: dict[str, Tensor], x: Tensor) -> Tensor:
     return x.masked_fill(~options["mask"][..., None], 0.0) if "mask" in options else x
-
-
-def _where_valid(options: dict[str, Tensor], *outputs: Tensor) -> list[Tensor]:
-    return [_valid(options, y) for y in outputs]
 
 
 def _as_inputs(state: Any) -> Any:

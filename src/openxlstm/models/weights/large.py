@@ -13,6 +13,7 @@ from openxlstm.layers import MLSTMLargeBlock
 from openxlstm.layers.feedforward import hidden_size
 from openxlstm.models.checkpoint import fill, on_meta
 from openxlstm.models.config import LanguageModelConfig
+from openxlstm.models.count import factor_of
 from openxlstm.models.language import LanguageModel
 from openxlstm.models.patterns import expand
 from openxlstm.models.tensors import TensorFiles, open_tensors
@@ -138,7 +139,7 @@ def factor_for(width: int, shape: LargeShape) -> tuple[float, int]:
     if hidden_size(shape.dim, shape.ffn_factor, shape.ffn_multiple) == width:
         return shape.ffn_factor, shape.ffn_multiple
     multiple = shape.ffn_multiple if width % shape.ffn_multiple == 0 else 1
-    return (width - multiple / 2) / shape.dim, multiple  # half a step below, so that no rounding error can reach the next
+    return factor_of(width, shape.dim, multiple), multiple
 
 
 def _either(settings: Settings, name: str, other: str) -> int:

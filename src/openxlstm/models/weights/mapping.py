@@ -1,6 +1,6 @@
 """From another project's tensor names and layouts to ours: a list of entries, checked whole before anything is read."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -26,7 +26,7 @@ class Entry:
 
     target: str
     """Our name."""
-    sources: dict[str, tuple[int, ...]]
+    sources: Mapping[str, tuple[int, ...]]
     """Their names and shapes."""
     read: Callable[..., Tensor] = rows
     """Their tensors, in the order of `sources`, to ours."""

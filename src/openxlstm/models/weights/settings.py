@@ -43,7 +43,7 @@ class Settings:
             value = float(value)
         if not isinstance(value, kind) or (kind is not bool and isinstance(value, bool)):
             raise self.fail(name, f"must be {kind.__name__}, got {value!r}")
-        if kind is int and value < 0 or kind is float and value < 0:
+        if isinstance(value, (int, float)) and value < 0:
             raise self.fail(name, f"must not be negative, got {value!r}")
         return value
 

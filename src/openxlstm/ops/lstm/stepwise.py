@@ -48,7 +48,7 @@ def lstm_steps(
     """
     T, H, B, G = pre.shape
     D = G // 4
-    acts = torch.empty_like(pre)
+    acts = pre.new_empty(T, H, B, G)
     h_all, c_all = pre.new_empty(T, H, B, D), pre.new_empty(T, H, B, D)
     h_in, c_in = pre.new_empty(T, H, B, D), pre.new_empty(T, H, B, D)
     h, c = h0, c0
@@ -75,7 +75,7 @@ def lstm_steps(
 def _(pre: Tensor, R: Tensor, h0: Tensor, c0: Tensor, keep: Tensor | None, valid: Tensor | None) -> Any:
     T, H, B, G = pre.shape
     state = [pre.new_empty(T, H, B, G // 4) for _ in range(4)]
-    return (*state, torch.empty_like(pre))
+    return (*state, pre.new_empty(T, H, B, G))
 
 
 @torch.library.custom_op("openxlstm::lstm_steps_backward", mutates_args=())
@@ -118,13 +118,13 @@ def lstm_steps_backward(
                 dh, dc = dh * keep[t], dc * keep[t]
         dpre = dpre.view(T, H, B, 4 * D)
         dR = torch.bmm(h_in.permute(1, 3, 0, 2).reshape(H, D, T * B), dpre.transpose(0, 1).reshape(H, T * B, 4 * D))
-    return dpre, dR, dh, dc
+    return dpre, dR, dh.contiguous(), dc.contiguous()
 
 
 @lstm_steps_backward.register_fake
 def _(dh_all: Tensor, dc_all: Any, h_in: Tensor, c_in: Tensor, acts: Tensor, R: Tensor, keep: Any, valid: Any) -> Any:
     _, H, B, D = h_in.shape
-    return torch.empty_like(acts), torch.empty_like(R), h_in.new_empty(H, B, D), h_in.new_empty(H, B, D)
+    return acts.new_empty(acts.shape), R.new_empty(R.shape), h_in.new_empty(H, B, D), h_in.new_empty(H, B, D)
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:

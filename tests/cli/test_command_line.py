@@ -76,7 +76,7 @@ def test_every_verb_explains_itself(verb_name, capsys):
     assert cli.main([verb_name, "--help"]) == 0
     out = capsys.readouterr().out
     assert f"openxlstm {verb_name}" in out
-    assert out.count("\n") > 5
+    assert out.count("\n") >= 3
     assert cli.main(["help", verb_name]) == 0
     assert capsys.readouterr().out == out
 

@@ -1,0 +1,181 @@
+"""Parameter counts, start values and numbers of the blocks."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from openxlstm.layers import BLOCKS, HeadNorm, HeadwiseLinear, LayerNorm, MLSTMBlock, MLSTMLargeBlock, RMSNorm, SLSTMBlock
+from openxlstm.layers.feedforward import hidden_size
+from openxlstm.layers.init import power_law_init
+from openxlstm.ops import state as states
+from openxlstm.testing import relative_error
+
+
+def count(module: torch.nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+@pytest.mark.parametrize(("d", "h"), [(768, 4), (1024, 4), (2560, 5), (96, 2)])
+def test_parameter_counts_are_the_published_ones(d: int, h: int) -> None:
+    u, big = 64 * math.ceil(1.3 * d / 64), 64 * math.ceil(2.6667 * d / 64)
+    if d % 4 == 0 and (2 * d) % h == 0:
+        assert (
+            count(MLSTMBlock(d, h)) == 2 * d * 2 * d + 3 * 2 * d * 4 + 2 * d * 5 + 2 * (6 * d * h + h) + 4 * d + 2 * d * d + d
+        )
+    assert count(SLSTMBlock(d, h)) == 5 * d + 8 * d * d // h + 4 * d + 3 * d + 3 * d * u
+    assert count(MLSTMLargeBlock(d, h)) == 2 * d * d // 2 + 3 * d * d + 2 * (d * h + h) + 3 * d + 3 * d * big
+
+
+def test_7b_feed_forward_is_10944_wide() -> None:
+    assert hidden_size(4096, 2.667) == 10944
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_dropout_is_on_the_residual_branch(name: str) -> None:
+    x = torch.randn(2, 5, 16)
+    block = BLOCKS[name](16, 2, dropout=1.0).train()
+    assert torch.equal(block(x)[0], x)
+    assert not torch.equal(block.eval()(x)[0], x)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("name", BLOCKS)
+def test_low_precision(name: str, dtype: torch.dtype) -> None:
+    """As a low-precision module and under autocast: close to float32, cell states in float32, backward runs."""
+    torch.manual_seed(0)
+    block = BLOCKS[name](32, 2, num_blocks=2)
+    low = BLOCKS[name](32, 2, num_blocks=2).to(dtype)
+    low.load_state_dict(block.state_dict())
+    x = torch.randn(2, 9, 32)
+    truth, _ = block(x)
+    y, state = low(x.to(dtype))
+    assert y.dtype == dtype
+    limit = 16 * torch.finfo(dtype).eps  # a dozen roundings in a row
+    assert relative_error(y, truth) < limit
+    with torch.autocast("cpu", dtype=dtype):
+        cast, cast_state = block(x)
+        first, carried = block(x[:, :4])
+        second, _ = block(x[:, 4:], carried)
+    assert relative_error(cast, truth) < limit
+    assert relative_error(torch.cat([first, second], 1), truth) < limit
+    cast.float().square().sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in block.parameters())
+    for s in (state, cast_state):
+        if hasattr(s, "cell"):
+            assert {leaf.dtype for leaf in states.leaves(s.cell)} == {torch.float32}
+
+
+def test_start_of_the_paper_blocks() -> None:
+    torch.manual_seed(0)
+    m = MLSTMBlock(64, 4, num_blocks=3)
+    assert m.gates.weight.count_nonzero() == 0
+    torch.testing.assert_close(m.gates.bias[4:], torch.tensor([3.0, 4.0, 5.0, 6.0]))
+    assert m.gates.bias[:4].abs().max() < 0.5
+    assert m.up.weight.std().item() == pytest.approx(math.sqrt(2 / (5 * 64)), rel=0.05)
+    assert m.q.weight.std().item() == pytest.approx(math.sqrt(2 / (5 * 64)), rel=0.1)
+    assert m.down.weight.std().item() == pytest.approx(2 / (3 * math.sqrt(64)), rel=0.05)
+    assert torch.equal(m.skip, torch.ones(128))
+    s = SLSTMBlock(64, 4, num_blocks=3, block_index=2)
+    assert s.R.count_nonzero() == 0
+    assert s.b[[0, 2, 3]].count_nonzero() == 0
+    place = torch.arange(16) / 15
+    torch.testing.assert_close(s.b[1], (5 - 12 * place**1.6).expand(4, 16))
+
+
+def test_power_law_forget_bias() -> None:
+    bias = power_law_init(torch.empty(2, 5), 0, 1)
+    torch.testing.assert_close(bias[1], 5 - 12 * (torch.arange(5) / 4) ** 0.3)
+    assert torch.equal(power_law_init(torch.empty(3, 1), 0, 4), torch.full((3, 1), 5.0))  # one unit a head: no 0 / 0
+    torch.testing.assert_close(power_law_init(torch.empty(1, 5), 0, 1, forget_gate="exp"), F.logsigmoid(bias[:1]))
+    assert SLSTMBlock(4, 4).b.isfinite().all()
+
+
+def test_start_of_the_large_block() -> None:
+    torch.manual_seed(0)
+    block = MLSTMLargeBlock(64, 4, num_blocks=3)
+    assert block.gates.weight.count_nonzero() == 0
+    assert torch.equal(block.gates.bias[:4], torch.full((4,), -10.0))
+    torch.testing.assert_close(block.gates.bias[4:], torch.tensor([3.0, 4.0, 5.0, 6.0]))
+    assert block.qkvo.weight[:-64].std().item() == pytest.approx(math.sqrt(2 / (5 * 64)), rel=0.05)
+    assert block.qkvo.weight[-64:].count_nonzero() == 0
+    assert block.out.weight.std().item() == pytest.approx(2 / (3 * math.sqrt(64)), rel=0.05)
+    assert block.ffn.down.weight.std().item() == pytest.approx(2 / (3 * math.sqrt(64)), rel=0.05)
+
+
+def test_soft_cap_bounds_the_gates() -> None:
+    torch.manual_seed(0)
+    block = MLSTMLargeBlock(16, 2)
+    torch.nn.init.constant_(block.gates.bias, 1000.0)
+    _, state = block(torch.randn(1, 3, 16))
+    assert state.cell.m.max() <= 15.0
+
+
+@pytest.mark.parametrize("size", [1, 4, 16, 24, 64])
+def test_headwise_is_block_diagonal(size: int) -> None:
+    torch.manual_seed(0)
+    layer = HeadwiseLinear(192, 192 // size, bias=True).double()
+    torch.nn.init.normal_(layer.bias)
+    x = torch.randn(2, 3, 192).double()
+    torch.testing.assert_close(layer(x), x @ torch.block_diag(*layer.weight).T + layer.bias)
+
+
+def test_norms_are_their_definitions() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(2, 3, 12).double()
+    weight = torch.randn(12).double()
+    layer, rms, head = LayerNorm(12).double(), RMSNorm(12).double(), HeadNorm(3, 4).double()
+    for norm in (layer, rms, head):
+        norm.weight.data.copy_(weight)
+    torch.testing.assert_close(
+        layer(x), (x - x.mean(-1, True)) / (x.var(-1, unbiased=False, keepdim=True) + 1e-5).sqrt() * weight
+    )
+    torch.testing.assert_close(rms(x), x / (x.square().mean(-1, True) + 1e-6).sqrt() * weight)
+    grouped = F.group_norm(x.reshape(6, 12), 3, weight, None, 1e-5).view(2, 3, 12)
+    torch.testing.assert_close(head(x.unflatten(-1, (3, 4))), grouped)
+
+
+def test_rms_norm_sums_in_float32() -> None:
+    """In float16 the square of 300 is infinite."""
+    y = RMSNorm(4).half()(torch.full((1, 4), 300.0).half())
+    torch.testing.assert_close(y, torch.ones(1, 4).half())
+
+
+def test_attention_positions_count_valid_steps() -> None:
+    block = BLOCKS["attention"](8, 2)
+    mask = torch.tensor([[False, True, True, True], [True, True, False, True]])
+    reset = torch.tensor([[False, False, True, False], [False, False, False, False]])
+    _, state = block(torch.randn(2, 4, 8), mask=mask, reset=reset)
+    assert state.position.tolist() == [2, 3]
+    assert state.alive.tolist() == [[False, False, True, True], [True, True, False, True]]
+
+
+def test_attention_is_torch_attention_with_rope() -> None:
+    """Against complex-number rotation and an explicit softmax."""
+    torch.manual_seed(0)
+    block = BLOCKS["attention"](8, 2).double()
+    x = torch.randn(1, 5, 8).double()
+    q, k, v = (y.view(5, 2, 4).transpose(0, 1) for y in block.qkv(block.norm(x))[0].split(8, -1))
+    angle = torch.arange(5).double()[:, None] * torch.tensor([1.0, 10000**-0.5]).double()
+    turn = torch.polar(torch.ones_like(angle), angle)
+    q, k = (torch.view_as_complex(torch.stack([y[..., :2], y[..., 2:]], -1)) * turn for y in (q, k))
+    score = (q[:, :, None] * k[:, None].conj()).real.sum(-1) / 2
+    score = score.masked_fill(torch.ones(5, 5).bool().triu(1), -math.inf)
+    h = x + block.out((score.softmax(-1) @ v).transpose(0, 1).reshape(1, 5, 8))
+    torch.testing.assert_close(block(x)[0], h + block.ffn(block.ffn_norm(h)))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: SLSTMBlock(10, 4), "dim=10 is not divisible by num_heads=4"),
+        (lambda: MLSTMBlock(7, 4), "inner width 14"),
+        (lambda: MLSTMLargeBlock(12, 4), "qk_factor"),
+        (lambda: BLOCKS["attention"](12, 4), "rotary"),
+        (lambda: HeadwiseLinear(10, 3), "not divisible"),
+    ],
+)
+def test_widths_that_do_not_fit_are_named(make, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make()

@@ -1,0 +1,22 @@
+"""Every backend of every recurrence that can run here agrees with the reference: a new one is tested unasked."""
+
+import pytest
+import torch
+
+from openxlstm.ops.mlstm import scan as mlstm
+from openxlstm.ops.slstm import scan as slstm
+from openxlstm.testing import check_hard_gates, check_mlstm_backend, check_slstm_backend
+
+CHECKS = {"mlstm": (mlstm.BACKENDS, check_mlstm_backend), "slstm": (slstm.BACKENDS, check_slstm_backend)}
+HERE = [(op, b.name) for op, (backends, _) in CHECKS.items() for b in backends if b.missing() is None]
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize(("op", "name"), HERE)
+def test_agrees_with_the_reference(op: str, name: str, dtype: torch.dtype) -> None:
+    CHECKS[op][1](name, dtype=dtype)
+
+
+@pytest.mark.parametrize(("op", "name"), HERE)
+def test_hard_gates(op: str, name: str) -> None:
+    check_hard_gates(name, op=op)
