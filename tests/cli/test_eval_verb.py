@@ -10,7 +10,7 @@ from openxlstm.cli.main import main
 from openxlstm.data import BPETokenizer, ByteTokenizer
 from openxlstm.inference.load import load_run
 
-TEXT = "The quick brown fox jumps over the lazy dog, and the dog sleeps on.\n" * 30
+TEXT = "The quick brown fox jumps over the lazy dog, and the dog sleeps on.\n" * 10
 
 
 def run(capsys, *words):
@@ -60,6 +60,15 @@ def test_table_for_several_contexts_and_by_position(here, capsys, write_run):
     assert [line.split()[0] for line in lines[2:4]] == ["8", "64"]
     assert "32-63" in out
     assert "word" not in out  # bytes are no words
+
+
+def test_the_beginning_alone(here, capsys, write_run):
+    write_run(here / "runs" / "a")
+    (here / "t.txt").write_text(TEXT)
+    _, out, _ = run(capsys, "runs/a", "--data", "t.txt", "--max-tokens", "100", "--context", "64")
+    assert f"the first 100 of {len(TEXT) + 1} tokens" in out
+    assert out.split()[-1] == "100"
+    assert "bits/byte" not in out  # the bytes of a part are not known
 
 
 def test_the_runs_own_validation_text_is_the_default(here, capsys, write_run):

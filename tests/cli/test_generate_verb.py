@@ -97,8 +97,8 @@ def test_a_padded_embedding_draws_only_what_the_tokenizer_knows(here, capsys, wr
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["runs/b"], "runs/b: no such folder; did you mean 'runs/a'"),
-        (["runs"], "runs: no finished model in this folder; there is one in 'runs/a'"),
+        (["runs/firts"], "runs/firts: no such folder; did you mean 'runs/first'"),
+        (["runs"], "runs: no finished model in this folder; there is one in 'runs/first'"),
         (["runs/half"], "no finished model in this folder (has its training ended?)"),
         (["runs/a", "--temperature", "-1"], "--temperature: expects a number at least 0, got -1"),
         (["runs/a", "--top-p", "2"], "--top-p: expects"),
@@ -121,6 +121,9 @@ def test_errors_are_one_line(here, capsys, words, message, write_run):
     cut = write_run(here / "runs" / "cut") / "model" / "model.safetensors"
     cut.write_bytes(cut.read_bytes()[:-100])
     (here / "runs" / "half").mkdir()
+    write_run(here / "runs" / "first")
+    for run_folder in (here / "runs").iterdir():
+        os.utime(run_folder, (1e9, 1e9 + (run_folder.name == "first")))
     (here / "binary").write_bytes(b"\xff\xfe\x00")
     code, out, err = run(capsys, *words)
     assert (code, out) == (2, "")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,7 @@ def run(argv: Sequence[str]) -> int:
     for context in contexts:
         if args.stride and args.stride > context:
             raise UserError(f"--stride {args.stride} is longer than --context {context}: tokens between windows would be lost")
+        start = time.perf_counter()
         found.append(
             evaluate(
                 loaded.model,
@@ -91,7 +93,8 @@ def run(argv: Sequence[str]) -> int:
                 precision=args.precision,
             )
         )
-        say(f"context {found[-1].context}: {found[-1].nats_per_token:.4f} nats/token")
+        seconds = time.perf_counter() - start
+        say(f"context {found[-1].context}: {found[-1].num_tokens:,} tokens in {seconds:.1f} s")
     if args.json:
         result = {"run": str(loaded.folder), "text": about, "carry": args.carry, "stride": args.stride}
         print(json.dumps(result | {"results": [evaluation.to_dict() for evaluation in found]}, indent=2))
@@ -146,7 +149,8 @@ def open_text(args: Any, loaded: Any, trained: dict[str, Any]) -> tuple[Any, str
     tokens = text.split(part)
     if tokens.num_tokens < 2:
         raise UserError(f"{text.description}: the {part} part is too short, {tokens.num_tokens} tokens")
-    about = f"{text.description}{'' if whole else f', {part} part'}: {tokens.num_tokens - 1:,} tokens"
+    first = f", the first {args.max_tokens:,} of" if (args.max_tokens or tokens.num_tokens) < tokens.num_tokens - 1 else ":"
+    about = f"{text.description}{'' if whole else f', {part} part'}{first} {tokens.num_tokens - 1:,} tokens"
     return text, part, about + (f", {tokens.num_bytes:,} bytes" if tokens.num_bytes else "")
 
 

@@ -35,6 +35,7 @@ _GIVEN_SPLIT = {
     "dev": "validation",
     "test": "test",
 }
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt")
 _ROWS_ARE_LINES = frozenset({"wikitext"})  # data sets published with one line, not one document, a row
 
 
@@ -44,7 +45,8 @@ class TextConfig:
 
     source: str = STDLIB
     """`stdlib` (source of the running Python's standard library), a text, .jsonl or .parquet file (.gz and .xz are unpacked on
-    the way), a folder, a prepared folder, or `hf:NAME[:CONFIG]` for a Hugging Face dataset."""
+    the way), a folder, a prepared folder (its own settings then hold, not these), or `hf:NAME[:CONFIG]` for a Hugging Face
+    dataset."""
     tokenizer: str = "bytes"
     """`bytes`, `chars`, `words`, `bpe`, or the path of a `tokenizer.json` or of a folder with one."""
     vocab_size: int | None = None
@@ -144,17 +146,21 @@ def load_corpus(config: TextConfig) -> Corpus:
 
 
 def source_fingerprint(config: TextConfig) -> str:
-    """16 hex digits that change with the settings, and with name, size or time of the files they lead to. No text is read."""
+    """16 hex digits that change with the settings, and with name, size or time of the files they lead to. No text is read,
+    a tokenizer file counts by its content."""
     facts: dict[str, Any] = dataclasses.asdict(config)
     facts["streaming"] = None  # how the text is read, not what it says
-    named = [path for path in (config.source, config.validation_path, config.test_path, config.tokenizer) if path is not None]
     if config.source == STDLIB:
         facts["stdlib"] = [platform.python_version(), [[path, place.stat().st_size] for path, place in _stdlib_files()]]
-    for path in named:
-        place = Path(path)
-        if place.exists() and path not in (STDLIB, *TOKENIZERS):
+    for path in (config.source, config.validation_path, config.test_path):
+        if path is not None and path != STDLIB and (place := Path(path)).exists():
             files = _folder_files(place) if place.is_dir() else [place]
             facts[f"files of {path}"] = [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in files]
+    if config.tokenizer not in TOKENIZERS:  # by what it says, not where it lies: often in the folder of a model that grows
+        place = Path(config.tokenizer)
+        files = [place / name for name in _TOKENIZER_FILES] if place.is_dir() else [place]
+        digests = [hashlib.blake2b(file.read_bytes(), digest_size=8).hexdigest() for file in files if file.is_file()]
+        facts["tokenizer"] = digests or config.tokenizer
     return hashlib.blake2b(json.dumps(facts, sort_keys=True).encode(), digest_size=8).hexdigest()
 
 
@@ -511,8 +517,8 @@ def _limits(config: TextConfig) -> dict[str, int | None]:
 
 
 def _split_documents(documents: Documents, config: TextConfig, given: Iterable[str] = ()) -> dict[str, Iterable[str]]:
-    """By a hash of seed and number of the document, so that reading again, or more, moves nothing. Nothing is cut for the parts
-    that are `given`."""
+    """By a hash of seed and number of the document, so that reading again, or more, moves nothing. Text in memory gives each
+    part one document at least, while training has two. Nothing is cut for the parts that are `given`."""
     shares = {split: 0.0 if split in given else share for split, share in _shares(config).items()}
 
     def part_of(number: int) -> str:
@@ -526,6 +532,9 @@ def _split_documents(documents: Documents, config: TextConfig, given: Iterable[s
     held: dict[str, list[str]] = {split: [] for split in SPLITS}
     for number, text in enumerate(documents):  # one pass
         held[part_of(number)].append(text)
+    for split in ("validation", "test"):  # chance leaves a part empty where there are few documents
+        if shares[split] and not held[split] and len(held["train"]) > 1:
+            held[split].append(held["train"].pop())
     return dict(held)
 
 

@@ -493,6 +493,7 @@ def _locked(path: Path) -> Iterator[None]:
     try:
         import fcntl
     except ImportError:
+        path.touch()
         yield
         return
     with open(path, "w") as file:
