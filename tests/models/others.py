@@ -41,7 +41,8 @@ def package(name: str) -> Any:
 def randomize(model: nn.Module, seed: int = 0) -> None:
     """No parameter stays where it started: matrices become normal numbers, vectors (norms, biases, skips) move by 0.5.
 
-    Gate biases too; the input gate's -10 of transformers becomes 0, or the memory would have no part in the output.
+    The gate biases of xLSTM Large, which only transformers starts, become 0 (input: from -10 the memory would have no part in
+    the output) and 4 (forget: as trained; from 0 the sum of log gates passes -30 and costs their float32 the sixth digit).
     """
     rng = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -49,10 +50,13 @@ def randomize(model: nn.Module, seed: int = 0) -> None:
             noise = torch.randn(parameter.shape, generator=rng)
             if parameter.dim() > 1:
                 parameter.copy_(noise * parameter.shape[-1] ** -0.5)
-            elif name.endswith("igate_preact.bias"):
-                parameter.copy_(noise * 0.5)
+            elif "gate_preact.bias" in name and "ogate" not in name:
+                centre = {"i": torch.tensor(0.0), "f": torch.tensor(4.0)}
+                kinds = name.split(".")[-2].removesuffix("gate_preact")  # "i", "f", or "if" where they are fused
+                parts = [centre[kind].expand(len(parameter) // len(kinds)) for kind in kinds]
+                parameter.copy_(torch.cat(parts) + 0.5 * noise)
             else:
-                parameter.add_(noise * 0.5)
+                parameter.add_(0.5 * noise)
 
 
 def neurips_model(num_blocks: int, slstm_at: Any, **changes: Any) -> nn.Module:
@@ -65,12 +69,13 @@ def neurips_model(num_blocks: int, slstm_at: Any, **changes: Any) -> nn.Module:
     config = xlstm.xLSTMLMModelConfig(
         **settings
         | dict(
-            mlstm_block=xlstm.mLSTMBlockConfig(mlstm=xlstm.mLSTMLayerConfig(**mlstm["mlstm"])),
+            mlstm_block=mlstm and xlstm.mLSTMBlockConfig(mlstm=xlstm.mLSTMLayerConfig(**mlstm["mlstm"])),
             slstm_block=xlstm.sLSTMBlockConfig(
                 slstm=xlstm.sLSTMLayerConfig(**slstm["slstm"]), feedforward=xlstm.FeedForwardConfig(**slstm["feedforward"])
             ),
         )
     )
+    torch.manual_seed(0)
     model = xlstm.xLSTMLMModel(config)
     randomize(model)
     model.settings = settings
@@ -112,6 +117,7 @@ def large_model(**changes: Any) -> Any:
     from xlstm.xlstm_large.model import xLSTMLarge, xLSTMLargeConfig
 
     settings = LARGE_SETTINGS | changes
+    torch.manual_seed(0)
     model = xLSTMLarge(xLSTMLargeConfig(**settings))
     randomize(model)
     model.settings = settings
@@ -142,6 +148,7 @@ def huggingface_model(**changes: Any) -> Any:
     settings = dict(
         vocab_size=VOCAB, hidden_size=128, num_hidden_layers=2, num_heads=4, chunk_size=16, autocast_kernel_dtype="float32"
     )
+    torch.manual_seed(0)
     model = transformers.xLSTMForCausalLM(transformers.xLSTMConfig(**settings | changes))
     randomize(model)
     return model.eval()

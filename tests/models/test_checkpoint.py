@@ -35,20 +35,20 @@ def error_of(folder: Path) -> str:
     return text
 
 
-@pytest.fixture()
+@pytest.fixture
 def large(tmp_path: Path) -> Path:
     """A transformers folder."""
     write_huggingface(build(**LARGE), tmp_path / "hf")
     return tmp_path / "hf"
 
 
-@pytest.fixture()
+@pytest.fixture
 def paper(tmp_path: Path) -> Path:
     """An xLSTMLMModel folder with a JSON config, made without that package."""
     model = build(vocab_size=31, dim=32, blocks=("mlstm", "slstm"))
     none = TensorFiles(tmp_path, {}, {}, torch.empty)
     shapes = {name: shape for entry in neurips.entries(model, none) for name, shape in entry.sources.items()}
-    shapes |= {f"xlstm_block_stack.blocks.1.xlstm.group_norm.weight": (32,)}
+    shapes |= {"xlstm_block_stack.blocks.1.xlstm.group_norm.weight": (32,)}
     folder = tmp_path / "paper"
     folder.mkdir()
     save_file({name: torch.randn(shape) for name, shape in shapes.items()}, folder / "model.safetensors")
@@ -95,7 +95,7 @@ def test_failed_save_leaves_the_old_checkpoint(tmp_path: Path, monkeypatch: pyte
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("openxlstm.models.tensors.save_file", full)
-    with pytest.raises(UserError, match="cannot write .*model.safetensors: .*No space left"):
+    with pytest.raises(UserError, match=r"cannot write .*model\.safetensors: .*No space left"):
         build(vocab_size=31, dim=64, blocks=("mlstm",)).save_pretrained(tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["config.json", "model.safetensors"]
     loaded = LanguageModel.from_pretrained(tmp_path)
@@ -309,7 +309,7 @@ def test_hub_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
         raise OSError("offline\nsecond line")
 
     monkeypatch.setattr(hub, "snapshot_download", snapshot_download)
-    with pytest.raises(UserError, match="nobody/nothing-here: no such folder here, and the Hub did not give it: offline$"):
+    with pytest.raises(UserError, match=r"nobody/nothing-here: no such folder here, and the Hub did not give it: offline$"):
         LanguageModel.from_pretrained("nobody/nothing-here")
 
 
@@ -334,6 +334,21 @@ def test_what_transformers_cannot_express(changes: dict, message: str, tmp_path:
     with pytest.raises(UserError, match=message):
         write_huggingface(build(**LARGE | changes), tmp_path / "hf")
     assert not (tmp_path / "hf").exists()
+
+
+def test_config_of_a_whole_run(paper: Path) -> None:
+    """The model's settings one level down, beside the training's."""
+    expected = LanguageModel.from_pretrained(paper)
+    settings = json.loads((paper / "config.json").read_text())
+    (paper / "config.json").write_text(json.dumps({"training": {"lr": 1e-3}, "model": settings}))
+    assert LanguageModel.from_pretrained(paper).config == expected.config
+
+
+def test_tied_heads_that_differ(paper: Path) -> None:
+    edit(paper / "config.json", lambda c: c.update(tie_weights=True))
+    assert "'lm_head.weight' and 'token_embedding.weight' differ, but tie_weights is true" in error_of(paper)
+    edit(paper / "model.safetensors", lambda t: t.update({"lm_head.weight": t["token_embedding.weight"].clone()}))
+    assert LanguageModel.from_pretrained(paper).lm_head is None
 
 
 def test_own_huggingface_round_trip(tmp_path: Path) -> None:

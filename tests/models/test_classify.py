@@ -88,9 +88,9 @@ def test_tokens_and_errors(tmp_path: Any) -> None:
         model(torch.full((2, 4), 11))
     with pytest.raises(ValueError, match=r"x must be \[B, T, 5\]"):
         build()(torch.zeros(2, 4, 6, dtype=torch.float64))
+    _, state = build()(series(1, 3))
     with pytest.raises(ValueError, match="takes no state"):
-        both = build(bidirectional=True)
-        both(series(1, 3), build()(series(1, 3))[1])
+        build(bidirectional=True)(series(1, 3), state)
 
 
 def test_save_and_load(tmp_path: Any) -> None:

@@ -62,9 +62,9 @@ def test_options(changes: dict, tmp_path: Path) -> None:
 
 
 def test_slstm_options(tmp_path: Path) -> None:
-    """No convolution, two heads, no weight in the group norm."""
+    """No convolution, two heads, no weight in the group norm; and no mlstm_block, which makes all blocks sLSTM."""
     layer = dict(backend="vanilla", num_heads=2, conv1d_kernel_size=0, group_norm_weight=False)
-    theirs = neurips_model(3, [0, 2], slstm_block={"slstm": layer, "feedforward": {"proj_factor": 2.5}})
+    theirs = neurips_model(3, [], mlstm_block=None, slstm_block={"slstm": layer, "feedforward": {"proj_factor": 2.5}})
     ours = LanguageModel.from_pretrained(save_neurips(theirs, tmp_path))
     ids = tokens(2, 33)
     with torch.no_grad():
@@ -93,3 +93,13 @@ def test_model_pt_is_the_same_model(tmp_path: Path) -> None:
     b = LanguageModel.from_pretrained(save_neurips(theirs, tmp_path / "b", pickled=True))
     for (name, x), y in zip(a.state_dict().items(), b.state_dict().values(), strict=True):
         assert torch.equal(x, y), name
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_float64(name: str, tmp_path: Path) -> None:
+    """Without rounding nothing is left: the same function. (1e-9: their sigmoid and ours are not the last bit's equal.)"""
+    theirs = neurips_model(*MODELS[name]).double()
+    ours = LanguageModel.from_pretrained(save_neurips(theirs, tmp_path))
+    ids = tokens(2, 48)
+    with torch.no_grad():
+        assert relative_error(ours(ids)[0], theirs(ids)) <= 1e-9

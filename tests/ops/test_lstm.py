@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from openxlstm.ops import LSTMState, lstm_scan
-from openxlstm.ops.lstm.scan import BACKENDS
+from openxlstm.ops import LSTMState, lstm_layer, lstm_scan
+from openxlstm.ops.lstm.scan import BACKENDS, LAYER_BACKENDS
 from openxlstm.testing import check_lstm_backend
 
 NAMES = [b.name for b in BACKENDS]
@@ -59,3 +59,40 @@ def test_operator_registration() -> None:
         pre = torch.randn(5, 2, 12, 3, dtype=torch.float64).transpose(2, 3)[:, :, :2].requires_grad_()  # not contiguous
         R, h, c = (torch.randn(s, dtype=torch.float64, requires_grad=True) for s in ((2, 3, 12), (2, 2, 3), (2, 2, 3)))
         torch.library.opcheck(torch.ops.openxlstm.lstm_steps.default, (pre, R, h, c, None, valid))
+
+
+@pytest.mark.parametrize("with_state", [False, True])
+def test_layer_backends_agree(with_state: bool) -> None:
+    torch.manual_seed(0)
+    shapes = ((2, 9, 5), (4, 1, 6, 5), (1, 6, 4, 6), (4, 1, 6), (2, 1, 6), (2, 1, 6))
+    inputs = [torch.randn(s, dtype=torch.float64, requires_grad=True) for s in shapes]
+    weights = [torch.randn(s, dtype=torch.float64) for s in ((2, 9, 1, 6), (2, 1, 6), (2, 1, 6))]
+
+    def run(backend: str) -> list[torch.Tensor]:
+        state = LSTMState(*inputs[4:]) if with_state else None
+        y, last = lstm_layer(*inputs[:4], state, backend=backend)
+        loss = sum((a * w).sum() for a, w in zip((y, *last), weights, strict=True))
+        return [y, *last, *torch.autograd.grad(loss, inputs if with_state else inputs[:4])]
+
+    truth = run("reference")
+    for backend in LAYER_BACKENDS:
+        for one, other in zip(run(backend.name), truth, strict=True):
+            torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize(
+    ("heads", "dtype", "options", "reason"),
+    [
+        (2, torch.float32, {}, "one head"),
+        (1, torch.bfloat16, {}, "lower precision"),
+        (1, torch.float32, {"mask": torch.ones(2, 3).bool()}, "neither reset nor mask"),
+    ],
+)
+def test_torchs_kernel_refuses_what_it_cannot_do(heads: int, dtype: torch.dtype, options: dict, reason: str) -> None:
+    x, W = torch.randn(2, 3, heads * 5, dtype=dtype), torch.randn(4, heads, 6, 5, dtype=dtype)
+    R, b = torch.randn(heads, 6, 4, 6, dtype=dtype), torch.randn(4, heads, 6, dtype=dtype)
+    with pytest.raises(ValueError, match=reason):
+        lstm_layer(x, W, R, b, backend="aten", **options)
+    y, state = lstm_layer(x, W, R, b, **options)
+    assert y.isfinite().all()
+    assert state.c.dtype == torch.float32

@@ -55,7 +55,7 @@ def run(argv: Sequence[str]) -> int:
 def convert(
     source: str, target: Path, *, to: str = "openxlstm", dtype: str | None = None, overwrite: bool = False
 ) -> dict[str, Any]:
-    """Read `source` (a folder or Hub id) and write `target`. Raises UserError, before anything is written, for what it cannot."""
+    """Read `source` (a folder or Hub id) and write `target`. Raises UserError before anything is written."""
     import torch
 
     from openxlstm.models.checkpoint import resolve

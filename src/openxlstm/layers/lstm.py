@@ -8,8 +8,7 @@ from torch import Tensor, nn
 from openxlstm.layers.feedforward import GatedFeedForward
 from openxlstm.layers.init import small_init
 from openxlstm.layers.norm import HeadNorm, LayerNorm
-from openxlstm.layers.slstm import gate_inputs
-from openxlstm.ops import LSTMState, lstm_scan
+from openxlstm.ops import LSTMState, lstm_layer
 
 
 class LSTMBlockState(NamedTuple):
@@ -71,10 +70,8 @@ class LSTMBlock(nn.Module):
         mask: Tensor | None = None,
     ) -> tuple[Tensor, LSTMBlockState]:
         """x [B, T, dim] -> y [B, T, dim] and the state. reset, mask: [B, T] bool (see `ops`)."""
-        gates = gate_inputs(self.norm(x), self.W)
-        h, cell = lstm_scan(
-            gates, self.R, self.b, state.cell if state is not None else None, reset=reset, mask=mask, backend=self.backend
-        )
+        cell = state.cell if state is not None else None
+        h, cell = lstm_layer(self.norm(x), self.W, self.R, self.b, cell, reset=reset, mask=mask, backend=self.backend)
         x = x + self.dropout(self.head_norm(h))
         x = x + self.dropout(self.ffn(self.ffn_norm(x)))
         return x, LSTMBlockState(cell)

@@ -11,6 +11,7 @@ from openxlstm.layers.feedforward import GatedFeedForward
 from openxlstm.layers.init import power_law_init, small_init
 from openxlstm.layers.norm import HeadNorm, LayerNorm
 from openxlstm.ops import SLSTMState, slstm_scan
+from openxlstm.ops.headwise import head_gates
 
 
 class SLSTMBlockState(NamedTuple):
@@ -91,9 +92,9 @@ class SLSTMBlock(nn.Module):
             a, conv_state = self.conv(u, conv_state, reset=reset, mask=mask)
             a = F.silu(a)
         if a is u:
-            gates = gate_inputs(u, self.W)
+            gates = head_gates(u, self.W)
         else:
-            gates = torch.cat([gate_inputs(a, self.W[:2]), gate_inputs(u, self.W[2:])], 2)
+            gates = torch.cat([head_gates(a, self.W[:2]), head_gates(u, self.W[2:])], 2)
         h, cell = slstm_scan(
             gates, self.R, self.b, cell, reset=reset, mask=mask, forget_gate=self.forget_gate, backend=self.backend
         )
@@ -103,12 +104,3 @@ class SLSTMBlock(nn.Module):
 
     def extra_repr(self) -> str:
         return f"dim={self.dim}, num_heads={self.num_heads}, forget_gate={self.forget_gate}"
-
-
-def gate_inputs(x: Tensor, W: Tensor) -> Tensor:
-    """x [B, T, H * I] by W [G, H, D, I], head by head -> [B, T, G, H, D]."""
-    G, H, D, size = W.shape
-    B, T, _ = x.shape
-    heads = x.reshape(B * T, H, size).transpose(0, 1)  # [H, B * T, I]
-    out = torch.bmm(heads, W.permute(1, 3, 0, 2).reshape(H, size, G * D))  # [H, B * T, G * D]
-    return out.view(H, B, T, G, D).permute(1, 2, 3, 0, 4)

@@ -163,12 +163,11 @@ def loss_figure(path: Path, rows: Sequence[Mapping[str, str]], title: str, unit:
         width = max(len(losses) // 50, 1)
         if width > 1:
             axes.plot(steps, losses, color="#9ab8d6", linewidth=0.6, label="training, each step")
-        axes.plot(steps, smooth(losses, width), color="#1f4e79", linewidth=1.6, label=f"training, mean of {width}")
+        axes.plot(steps, smooth(losses, width), color="#1f4e79", linewidth=1.6, label=f"training, mean of {width}" if width > 1 else "training")
     at, values = curve(rows, "val_loss")
     if at:
-        axes.plot(at, values, color="#c0392b", marker="o", markersize=4, linewidth=1.2, label="validation")
-        axes.annotate(f"{values[-1]:.3f}", (at[-1], values[-1]), xytext=(-4, 7), textcoords="offset points", ha="right",
-                      color="#c0392b")  # fmt: skip
+        label = f"validation (last {values[-1]:.3f})"
+        axes.plot(at, values, color="#c0392b", marker="o", markersize=4, linewidth=1.2, label=label)
     if finite:
         shown = [*smooth(finite, max(len(finite) // 50, 1)), *values]
         low, high = min(*shown, min(finite)), max(shown)

@@ -12,7 +12,7 @@ def scan(
     x: Tensor, weight: Tensor, bias: Tensor | None, state: Tensor, *, reset: Tensor | None, mask: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """All steps at once. Padding is squeezed out first: valid steps move to the left, and their outputs move back."""
-    B, T, D = x.shape
+    B, T, _ = x.shape
     W = weight.shape[1]
     if mask is None and reset is None:
         y = Taps.apply(x, weight, bias, state, None)
@@ -25,7 +25,7 @@ def scan(
         end = mask.sum(1)
         order = mask.logical_not().int().argsort(dim=1, stable=True)  # [B, T] valid steps first, each in its order
         x = x.masked_fill(~mask[..., None], 0.0)  # whatever stands in padding must not reach a product, even times 0
-        x = x.gather(1, order[..., None].expand(B, T, D))
+        x = _take_steps(x, order)
         document = document.gather(1, order)
     inputs_document = torch.cat([document.new_zeros(B, W - 1), document], 1)  # [B, W - 1 + T] of the state and of x
     reach = None
@@ -34,13 +34,20 @@ def scan(
         reach = torch.stack([inputs_document[:, W - 1 - s : W - 1 - s + T] == document for s in range(1, W)])
     y = Taps.apply(x, weight, bias, state, reach)
     if mask is not None:
-        y = y.gather(1, order.argsort(dim=1)[..., None].expand(B, T, D)).masked_fill(~mask[..., None], 0.0)
+        y = _take_steps(y, order.argsort(dim=1)).masked_fill(~mask[..., None], 0.0)
 
     window = end[:, None] + torch.arange(W - 1, device=x.device)  # [B, W - 1] places of the last W - 1 inputs
     inputs = torch.cat([state, x], 1)
-    last = inputs.gather(1, window[..., None].expand(B, W - 1, D))
+    last = _take_steps(inputs, window)
     current = inputs_document.gather(1, window) == last_document
     return y, last.masked_fill(~current[..., None], 0.0)
+
+
+def _take_steps(x: Tensor, steps: Tensor) -> Tensor:
+    """x [B, T, D] at the steps [B, S] of each row: whole rows are copied, which `gather` would do number by number."""
+    B, T, D = x.shape
+    rows = steps + T * torch.arange(B, device=x.device)[:, None]
+    return x.reshape(B * T, D).index_select(0, rows.flatten()).view(B, steps.shape[1], D)
 
 
 class Taps(torch.autograd.Function):

@@ -1,10 +1,13 @@
-"""The one door to the classic LSTM recurrence."""
+"""The doors to the classic LSTM recurrence: `lstm_scan` on ready-made gates, `lstm_layer` on inputs."""
+
+from typing import Any
 
 from torch import Tensor
 
 from openxlstm.ops.backend import Backend, choose
 from openxlstm.ops.checks import check_same_device, check_shape, check_time_mask
-from openxlstm.ops.lstm import reference, stepwise
+from openxlstm.ops.headwise import head_gates
+from openxlstm.ops.lstm import aten, reference, stepwise
 from openxlstm.ops.numerics import accumulation_dtype
 from openxlstm.ops.state import LSTMState, empty_lstm_state
 
@@ -52,3 +55,48 @@ def lstm_scan(
     args = (gates, R, b, state)
     options = dict(reset=reset, mask=mask)
     return choose(BACKENDS, backend, *args, **options).run(*args, **options)
+
+
+def lstm_layer(
+    x: Tensor,
+    W: Tensor,
+    R: Tensor,
+    b: Tensor,
+    state: LSTMState | None = None,
+    *,
+    reset: Tensor | None = None,
+    mask: Tensor | None = None,
+    backend: str = "auto",
+) -> tuple[Tensor, LSTMState]:
+    """lstm_scan on the gates W x, for kernels that want to make W x themselves.
+
+    x: [B, T, H * I]. W: [4, H, D, I] (gate, head, to, from): a head reads its own part of x. The rest as `lstm_scan`.
+    backend: "auto", "aten" (torch's own kernel: one head, no reset, no mask, float32 or float64), or a name out of BACKENDS.
+    """
+    if W.dim() != 4:
+        raise ValueError(f"W must be [4, H, D, I], got {list(W.shape)}")
+    _, H, D, width = W.shape
+    if x.dim() != 3:
+        raise ValueError(f"x must be [B, T, H * I], got {list(x.shape)}")
+    B, T, _ = x.shape
+    check_shape("x", x, (B, T, H * width))
+    check_shape("W", W, (4, H, D, width))
+    check_shape("R", R, (H, D, 4, D))
+    check_shape("b", b, (4, H, D))
+    check_time_mask("reset", reset, B, T)
+    check_time_mask("mask", mask, B, T)
+    if state is None:
+        state = empty_lstm_state(B, H, D, device=x.device, dtype=accumulation_dtype(x, W, R, b))
+    args = (x, W, R, b, state)
+    options = dict(reset=reset, mask=mask)
+    return choose(LAYER_BACKENDS, backend, *args, **options).run(*args, **options)
+
+
+def _after_projection(scan: Backend) -> Backend:
+    def run(x: Tensor, W: Tensor, *args: Any, **options: Any) -> tuple[Tensor, LSTMState]:
+        return scan.run(head_gates(x, W), *args, **options)
+
+    return Backend(scan.name, run)
+
+
+LAYER_BACKENDS = (Backend("aten", aten.run, aten.refuses), *(_after_projection(scan) for scan in BACKENDS))

@@ -1,0 +1,39 @@
+"""PyTorch's own LSTM kernel (and cuDNN's, on a GPU). It makes W x itself, so it serves `lstm_layer`, not `lstm_scan`: fed
+with ready-made gates it would multiply them by an identity four times as wide as the state, which costs more than it saves."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from openxlstm.ops.state import LSTMState
+
+
+def refuses(
+    x: Tensor, W: Tensor, R: Tensor, b: Tensor, state: LSTMState, *, reset: Tensor | None, mask: Tensor | None
+) -> str | None:
+    """It knows one dense head in one dtype, neither resets nor padding, and torch.compile would unroll it."""
+    if R.shape[0] != 1:
+        return "torch's LSTM has one head"
+    if reset is not None or mask is not None:
+        return "torch's LSTM knows neither reset nor mask"
+    if x.shape[0] == 0 or x.shape[1] == 0:
+        return "torch's LSTM needs at least one row and one step"
+    if {x.dtype, W.dtype, R.dtype, b.dtype, *(s.dtype for s in state)} not in ({torch.float32}, {torch.float64}):
+        return "torch's LSTM would keep its state in a lower precision than float32"
+    if torch.is_autocast_enabled(x.device.type):
+        return "torch's LSTM would keep its state in the precision of autocast"
+    if torch.compiler.is_compiling():
+        return "torch.compile unrolls torch's LSTM"
+    return None
+
+
+def run(
+    x: Tensor, W: Tensor, R: Tensor, b: Tensor, state: LSTMState, *, reset: Tensor | None, mask: Tensor | None
+) -> tuple[Tensor, LSTMState]:
+    """x [B, T, I] to h [B, T, 1, D]. torch's gate order i f g o is ours."""
+    D = R.shape[1]
+    weights: Any = (W.reshape(4 * D, -1), R[0].permute(1, 2, 0).reshape(4 * D, D), b.flatten(), torch.zeros_like(b).flatten())
+    first = tuple(s.transpose(0, 1).contiguous() for s in state)  # [1, B, D] each
+    y, h, c = torch._VF.lstm(x, first, weights, True, 1, 0.0, x.requires_grad or W.requires_grad, False, True)  # type: ignore[attr-defined]
+    return y[:, :, None], LSTMState(h.transpose(0, 1), c.transpose(0, 1))
