@@ -29,6 +29,15 @@ def test_options_are_not_abbreviated(parser):
         parser.parse_args(["--quie"])
 
 
+def test_an_unknown_option_comes_before_what_is_missing(parser):
+    parser.add_argument("--needed", required=True)
+    with pytest.raises(UserError, match="unknown option '--nedded'; did you mean '--needed'"):
+        parser.parse_args(["--nedded", "1"])
+    assert parser.parse_args(["--needed=--strange", "--", "--a-file"]).file == "--a-file"
+    with pytest.raises(UserError, match="'-x' is an unknown option"):
+        parser.parse_args(["--needed=1", "-x"])
+
+
 def test_a_word_too_many(parser):
     with pytest.raises(UserError, match="'b' is one argument too many"):
         parser.parse_args(["a", "b"])

@@ -53,13 +53,15 @@ class VerbParser(argparse.ArgumentParser):
         )
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """As argparse; an unknown option names the nearest known one."""
-        found, rest = self.parse_known_args(args, namespace)
+        """As argparse; an unknown option is the first thing to be said, and names the nearest known one."""
+        words = list(sys.argv[1:] if args is None else args)
+        for word in words[: words.index("--")] if "--" in words else words:
+            name = word.partition("=")[0]
+            if word.startswith("--") and name not in self._option_string_actions:
+                self.error(f"unknown option {name!r}{did_you_mean(name, self._option_string_actions)}")
+        found, rest = self.parse_known_args(words, namespace)
         if rest:
-            unknown = next((word for word in rest if word.startswith("-")), rest[0]).partition("=")[0]
-            if unknown.startswith("-"):
-                self.error(f"unknown option {unknown!r}{did_you_mean(unknown, self._option_string_actions)}")
-            self.error(f"{unknown!r} is one argument too many")
+            self.error(f"{rest[0]!r} is {'an unknown option' if rest[0].startswith('-') else 'one argument too many'}")
         return found
 
     def error(self, message: str) -> NoReturn:

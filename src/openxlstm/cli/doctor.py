@@ -244,8 +244,10 @@ def installed_version(distribution: str) -> str | None:
 
 
 def folders() -> list[dict[str, Any]]:
-    """Where runs and temporary files go, and whether that is possible."""
-    places = [("runs", Path("runs")), ("temporary files", Path(tempfile.gettempdir()))]
+    """Where runs, prepared text and temporary files go, and whether that is possible."""
+    from openxlstm.training.run import cache_dir
+
+    places = [("runs", Path("runs")), ("prepared text", cache_dir()), ("temporary files", Path(tempfile.gettempdir()))]
     return [{"what": what, "path": str(path), "problem": write_problem(path)} for what, path in places]
 
 

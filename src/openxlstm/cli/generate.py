@@ -54,6 +54,12 @@ def parser() -> VerbParser:
         help="draw from the fewest most likely tokens whose probabilities sum to P; 1 = all",
     )  # fmt: skip
     draw.add_argument("--seed", type=number(int, least=0), default=0, metavar="N", help="another seed, another text")
+    add_machine_options(p)
+    return p
+
+
+def add_machine_options(p: VerbParser) -> None:
+    """The options that `load` reads, besides `run`."""
     machine = p.add_argument_group("model and machine")
     machine.add_argument(
         "--tokenizer", metavar="FILE", help="tokenizer.json or a folder with one, where RUN has none of its own"
@@ -63,7 +69,6 @@ def parser() -> VerbParser:
     machine.add_argument(
         "--threads", type=number(int, least=1), metavar="N", help="CPU threads; without it, what torch chooses"
     )
-    return p
 
 
 def run(argv: Sequence[str]) -> int:

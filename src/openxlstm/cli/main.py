@@ -29,7 +29,7 @@ VERBS = {
 """Verb -> (module with `run(argv) -> exit code`, its line in the help). A module is imported when its verb is used."""
 
 START = (
-    ("openxlstm train", "train a small model on text every machine has"),
+    ("openxlstm train", "train a small model on the default text"),
     ('openxlstm generate --prompt "def "', "let the newest trained model write"),
     ("openxlstm eval", "measure the newest trained model"),
     ("openxlstm doctor", "see what works on this machine"),
@@ -42,7 +42,7 @@ def help_text() -> str:
     verbs = "\n".join(f"  {name:<10}{line}" for name, (_, line) in VERBS.items())
     return (
         f"openxlstm {__version__}: train xLSTM models and use them\n\n"
-        "usage: openxlstm VERB [options]     (openxlstm VERB --help explains all options)\n\n"
+        "usage: openxlstm VERB [options]\n       openxlstm VERB --help     explains every option\n\n"
         f"start here:\n{start}\n\nverbs:\n{verbs}"
     )
 
@@ -78,6 +78,8 @@ def dispatch(args: list[str]) -> int:
         print(f"openxlstm {__version__}")
         return 0
     verb = args[0]
+    if args[1:] == ["-h"]:
+        args = [verb, "--help"]
     if verb not in VERBS:
         kind = "option" if verb.startswith("-") else "verb"
         guess = did_you_mean(verb, [*VERBS, "--help", "--version"])

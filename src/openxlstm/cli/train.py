@@ -131,9 +131,7 @@ def _finish(result: Any, sample: int, as_json: bool) -> int:
     if int(os.environ.get("RANK", "0")) != 0:
         return 0 if result.interrupted is None else 128 + result.interrupted
     if result.interrupted is not None:
-        print(
-            f"interrupted at step {result.step}; continue with: openxlstm train --resume {result.folder}", file=sys.stderr
-        )
+        print(f"interrupted at step {result.step}; continue with: openxlstm train --resume {result.folder}", file=sys.stderr)
         return 128 + (result.interrupted if result.interrupted in (signal.SIGINT, signal.SIGTERM) else signal.SIGTERM)
     text = write_sample(result, sample) if sample else None
     if as_json:

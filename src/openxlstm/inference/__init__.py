@@ -1,6 +1,19 @@
 """Using trained models: sampling, generation token by token, and finding the run to use."""
 
 from openxlstm.inference.generate import TokenStream, complete, generate
+from openxlstm.inference.load import LoadedRun, load_run, newest_run
 from openxlstm.inference.sampling import Sampling, probabilities, sample
+from openxlstm.inference.text import TextStream
 
-__all__ = ["Sampling", "TokenStream", "complete", "generate", "probabilities", "sample"]
+__all__ = [
+    "LoadedRun",
+    "Sampling",
+    "TextStream",
+    "TokenStream",
+    "complete",
+    "generate",
+    "load_run",
+    "newest_run",
+    "probabilities",
+    "sample",
+]

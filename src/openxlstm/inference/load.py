@@ -10,11 +10,11 @@ import torch
 from openxlstm.data.tokenizer import Tokenizer, load_tokenizer
 from openxlstm.errors import UserError
 from openxlstm.models.language import LanguageModel
+from openxlstm.models.weights.settings import CONFIG_FILES
 
 MODEL = "model"
 """The folder inside a run folder that holds the finished model."""
 
-CONFIGS = ("config.json", "config.yaml")
 TOKENIZERS = ("tokenizer.json", "vocab.json")
 PADDINGS = (64, 128)
 """Multiples to which embeddings are commonly padded, so that a model may know a few more ids than its tokenizer."""
@@ -70,15 +70,16 @@ def model_folder(path: str | Path) -> Path:
         near = difflib.get_close_matches(folder.name, siblings, n=1)
         raise UserError(f"{folder}: no such folder" + (f"; did you mean {str(folder.parent / near[0])!r}?" if near else ""))
     if folder.is_dir() and not has_config(folder):
-        inside = sorted(place.name for place in folder.iterdir() if has_config(place) or has_config(place / MODEL))
-        hint = f"; there is one in {str(folder / inside[-1])!r}" if inside else " (has its training ended?)"
+        inside = [place for place in folder.iterdir() if has_config(place) or has_config(place / MODEL)]
+        newest = max(inside, key=lambda place: place.stat().st_mtime, default=None)
+        hint = f"; there is one in {str(newest)!r}" if newest else " (has its training ended?)"
         raise UserError(f"{folder}: no finished model in this folder{hint}")
     return folder
 
 
 def newest_run(root: str | Path = "runs") -> Path:
     """The run folder under `root` whose model was finished last. Raises UserError when there is none."""
-    finished = [path.parent.parent for name in CONFIGS for path in Path(root).glob(f"*/{MODEL}/{name}")]
+    finished = [path.parent.parent for name in CONFIG_FILES for path in Path(root).glob(f"*/{MODEL}/{name}")]
     if not finished:
         raise UserError(f"no finished run under {str(root)!r}: name a folder, or train a model first: openxlstm train")
     return max(finished, key=lambda run: (run / MODEL).stat().st_mtime)
@@ -86,7 +87,7 @@ def newest_run(root: str | Path = "runs") -> Path:
 
 def has_config(folder: Path) -> bool:
     """True for a folder that says what model it holds."""
-    return any((folder / name).is_file() for name in CONFIGS)
+    return any((folder / name).is_file() for name in CONFIG_FILES)
 
 
 def check_vocabulary(model: Any, tokenizer: Tokenizer, where: object = "the tokenizer") -> None:

@@ -33,9 +33,9 @@ class StackConfig:
     qkv_block_size: int = 4
     """Size of the diagonal blocks of the q, k and v projections of `mlstm`."""
     conv_width: int = 4
-    """Width of the causal convolution of `mlstm` and `slstm`."""
+    """Width of the causal convolution of `mlstm` and `slstm`; 0 is no convolution."""
     slstm_conv_width: int | None = None
-    """Width in the sLSTM blocks, where it differs; 0 is no convolution."""
+    """Width in the `slstm` blocks, where it differs."""
     ffn_factor: float | None = None
     """Width of the feed-forward part over `dim`: slstm, lstm (default 1.3), mlstm_large, attention (default 2.667)."""
     ffn_multiple: int = 64
@@ -92,10 +92,9 @@ class StackConfig:
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise UserError(f"{name} must be positive, got {value}")
-        if self.conv_width < 1 and "mlstm" in self.blocks:
-            raise UserError(f"conv_width must be at least 1 for mlstm blocks, got {self.conv_width}")
-        if min(self.conv_width, self.slstm_conv_width or 0) < 0:
-            raise UserError("conv_width and slstm_conv_width must be 0 or more")
+        for name in ("conv_width", "slstm_conv_width"):
+            if (getattr(self, name) or 0) < 0:
+                raise UserError(f"{name} must be 0 (no convolution) or more, got {getattr(self, name)}")
         if self.gate_soft_cap is not None and self.gate_soft_cap < 0:
             raise UserError(f"gate_soft_cap must be 0 (none) or positive, got {self.gate_soft_cap}")
         for name in ("input_gate", "forget_gate"):

@@ -35,9 +35,7 @@ class Meter(pl.Callback):
         """Wall time of the run so far, earlier parts of a resumed run included."""
         return self._before + time.monotonic() - self._began
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         result: StepResult = outputs["result"]
         if self.metrics is not None and (result.step % self.every == 0 or result.skipped):
             values = {
@@ -73,11 +71,8 @@ class Validate(pl.Callback):
     ) -> None:
         self.run, self.save_best, self.every, self.patience, self.meter = run, save_best, every, patience, meter
         self.best, self.best_step, self.bad = math.inf, 0, 0
-        self.stopped_early = False
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         step = pl_module.step
         if not self.every or step % self.every or step == pl_module.config.trainer.steps:  # the last comes after the loop
             return
@@ -88,7 +83,6 @@ class Validate(pl.Callback):
             self.meter.progress.say(f"step {step}: validation {found.line()}")
             self.meter.progress.pause(time.monotonic() - began)
         if self.patience and self.bad >= self.patience:
-            self.stopped_early = True
             trainer.should_stop = True
 
     def record(self, module: LanguageModule, found: Evaluation) -> None:
@@ -116,6 +110,8 @@ class Interrupt(pl.Callback):
 
     def __init__(self) -> None:
         self.received: int | None = None  # the signal that this or another process got
+        self.stopped = False  # the run ended because of it
+        self.finishing = False  # the last checkpoint is written: nothing is lost by stopping at once
         self._module: LanguageModule | None = None
         self._before: dict[int, Any] = {}
 
@@ -128,19 +124,18 @@ class Interrupt(pl.Callback):
                 return
 
     def _handle(self, number: int, frame: Any) -> None:
-        if self.received is not None and number == signal.SIGINT:
-            raise KeyboardInterrupt
+        if self.finishing or (self.received is not None and number == signal.SIGINT):
+            raise SystemExit(128 + number)
         self.received = number
         if self._module is not None:
             self._module.stop_requested = True
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         # alone, the signal of this very step counts; among several processes what all of them agreed on before the step
         stop = outputs["result"].stop if trainer.world_size > 1 else pl_module.stop_requested
-        if stop:
+        if stop and pl_module.step < pl_module.config.trainer.steps and not trainer.should_stop:
             self.received = self.received or signal.SIGTERM
+            self.stopped = True
             trainer.should_stop = True
 
     def restore(self) -> None:
@@ -148,6 +143,16 @@ class Interrupt(pl.Callback):
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before.clear()
+
+
+class AtEnd(pl.Callback):
+    """Calls `run` after the last step, while the model is still on its device."""
+
+    def __init__(self, run: Callable[[], None]) -> None:
+        self.run = run
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        self.run()
 
 
 class Checkpoints(pl.Callback):
@@ -193,9 +198,7 @@ class Checkpoints(pl.Callback):
         else:
             torch.manual_seed(pl_module.config.seed + 1 + rank + 1000 * stored["step"])
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         last = pl_module.step == pl_module.config.trainer.steps
         if pl_module.step % self.every == 0 or last or trainer.should_stop:
             self.save(trainer, pl_module)

@@ -8,7 +8,7 @@ stored whole (not sharded), so a run may be resumed with another number of proce
 import errno
 import io
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -58,7 +58,7 @@ def write(path: Path, content: dict[str, Any]) -> None:
         with atomic_path(path) as aside:
             target = _Recorder(aside)
             try:
-                torch.save({"format": FORMAT, **content}, target)
+                torch.save({"format": FORMAT, **content}, cast(Any, target))
             except Exception as error:
                 raise target.error or error from None
             finally:

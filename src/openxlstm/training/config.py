@@ -207,7 +207,6 @@ class RunConfig:
 def build_model_config(settings: ModelSettings, vocab_size: int) -> Any:
     """The LanguageModelConfig for `settings`; raises UserError for what the model refuses."""
     from openxlstm.models.config import LanguageModelConfig
-    from openxlstm.models.match import match_parameters
     from openxlstm.models.patterns import expand
 
     own = {f.name for f in dataclasses.fields(settings)} - {"pattern", "num_blocks", "num_parameters"}
@@ -217,6 +216,10 @@ def build_model_config(settings: ModelSettings, vocab_size: int) -> Any:
             blocks=expand(settings.pattern, settings.num_blocks),
             **{name: getattr(settings, name) for name in own},
         )
-        return match_parameters(config, settings.num_parameters) if settings.num_parameters else config
+        if settings.num_parameters is None:
+            return config
+        from openxlstm.models.match import match_parameters
+
+        return match_parameters(config, settings.num_parameters)
     except ValueError as error:
         raise UserError(f"model: {error}") from error

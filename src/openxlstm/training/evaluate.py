@@ -82,8 +82,8 @@ def evaluate(
 ) -> Evaluation:
     """Loss of `model` (a LanguageModel, or a TokenLoss around one) on `tokens` (a TokenDataset or what EvalWindows takes).
 
-    context: window length; any, also longer than in training. stride: as in EvalWindows; smaller than context gives each token at
-        least context - stride tokens to look back on. carry: keep the state from window to window, so that nothing is cut.
+    context: window length; any, also longer than in training. stride: as in EvalWindows; smaller than context gives each
+        token at least context - stride tokens to look back on. carry: keep the state from window to window: nothing is cut.
     batch_size: windows at once; None chooses about 8192 tokens. Results do not depend on it but for rounding (with `carry` the
         text is read as `batch_size` streams).
     max_tokens: only the first so many tokens. num_bytes, num_words: size of the text, for bits per byte and word perplexity;

@@ -19,9 +19,7 @@ def _decays(owner: nn.Module, name: str, parameter: nn.Parameter, decay_embeddin
     return not (name == "b" or "bias" in name or "skip" in name)
 
 
-def parameter_groups(
-    model: nn.Module, weight_decay: float, *, decay_embeddings: bool = False
-) -> list[dict[str, Any]]:
+def parameter_groups(model: nn.Module, weight_decay: float, *, decay_embeddings: bool = False) -> list[dict[str, Any]]:
     """Two groups, "decay" and "no_decay", that together hold each trainable parameter of `model` exactly once.
 
     Decayed: every matrix, that is linear and head-wise projections, convolution taps, and the recurrent kernels R of sLSTM

@@ -8,6 +8,7 @@ import ast
 import dataclasses
 import difflib
 import inspect
+import itertools
 import re
 import textwrap
 import types
@@ -198,9 +199,7 @@ def _check(kind: Any, value: Any, name: str) -> Any:
                 continue
     elif kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
         return float(value)
-    elif kind in (int, bool, str) and type(value) is kind:
-        return value
-    elif origin is Literal and value in args:
+    elif (kind in (int, bool, str) and type(value) is kind) or (origin is Literal and value in args):
         return value
     elif isinstance(kind, type) and issubclass(kind, Path) and isinstance(value, str):
         return Path(value)
@@ -240,8 +239,8 @@ def _attribute_strings(cls: Any) -> dict[str, str]:
         return {}
     docs: dict[str, str] = {}
     lines = body.body if isinstance(body, ast.ClassDef) else []
-    for line, after in zip(lines, lines[1:]):
-        if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name) and isinstance(after, ast.Expr):
-            if isinstance(after.value, ast.Constant) and isinstance(after.value.value, str):
-                docs[line.target.id] = " ".join(after.value.value.split())
+    for line, after in itertools.pairwise(lines):
+        match line, after:
+            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str() as text)):
+                docs[name] = " ".join(text.split())
     return docs

@@ -89,12 +89,13 @@ class Metrics:
     """metrics.csv, a row at a time, and the same curves for TensorBoard where that is installed.
 
     On resume, rows after the checkpoint's step are dropped, so the file is what an uninterrupted run would have written
-    (but for times).
+    (but for times). The validation after the `last` step is made after its checkpoint, and so dropped too.
     """
 
-    def __init__(self, folder: Path, resume_step: int = 0) -> None:
+    def __init__(self, folder: Path, resume_step: int = 0, last: int | None = None) -> None:
         self.path = folder / "metrics.csv"
         rows = [row for row in read_metrics(self.path) if int(row["step"]) <= resume_step] if resume_step else []
+        rows = [row for row in rows if not (row["val_loss"] and int(row["step"]) == last)]
         with atomic_path(self.path) as aside, open(aside, "w", newline="") as file:
             writer = csv.DictWriter(file, COLUMNS)
             writer.writeheader()
@@ -162,12 +163,11 @@ def loss_figure(path: Path, rows: Sequence[Mapping[str, str]], title: str, unit:
         width = max(len(losses) // 50, 1)
         if width > 1:
             axes.plot(steps, losses, color="#9ab8d6", linewidth=0.6, label="training, each step")
-        axes.plot(steps, smooth(losses, width), color="#1f4e79", linewidth=1.6, label=f"training, mean of {width}")
+        axes.plot(steps, smooth(losses, width), color="#1f4e79", linewidth=1.6, label=f"training, mean of {width}" if width > 1 else "training")
     at, values = curve(rows, "val_loss")
     if at:
-        axes.plot(at, values, color="#c0392b", marker="o", markersize=4, linewidth=1.2, label="validation")
-        axes.annotate(f"{values[-1]:.3f}", (at[-1], values[-1]), xytext=(-4, 7), textcoords="offset points", ha="right",
-                      color="#c0392b")  # fmt: skip
+        label = f"validation (last {values[-1]:.3f})"
+        axes.plot(at, values, color="#c0392b", marker="o", markersize=4, linewidth=1.2, label=label)
     if finite:
         shown = [*smooth(finite, max(len(finite) // 50, 1)), *values]
         low, high = min(*shown, min(finite)), max(shown)

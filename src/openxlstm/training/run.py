@@ -1,9 +1,9 @@
 """`train`: from a RunConfig to a run folder.
 
-    config.json       the resolved configuration       environment.json  versions, commit, hardware
-    metrics.csv       one row a step                   tensorboard/      the same curves
-    checkpoints/      last.pt (to resume), best.pt     loss.png          the figure
-    report.json       what came out                    model/            LanguageModel.save_pretrained and the tokenizer
+config.json       the resolved configuration       environment.json  versions, commit, hardware
+metrics.csv       one row a step                   tensorboard/      the same curves
+checkpoints/      last.pt (to resume), best.pt     loss.png          the figure
+report.json       what came out                    model/            LanguageModel.save_pretrained and the tokenizer
 """
 
 import contextlib
@@ -44,7 +44,8 @@ class RunResult:
         """The report for people."""
         r = self.report
         found = r["validation"]
-        yield f"validation: {r['validation_line']} (step {r['step']}, context {found['context']}, {found['num_tokens']:,} tokens)"
+        where = f"step {r['step']}, context {found['context']}, {found['num_tokens']:,} tokens"
+        yield f"validation: {r['validation_line']} ({where})"
         for other in r["other_contexts"]:
             yield f"  context {other['context']}: {other['nats_per_token']:.4f} nats/token"
         if r["xz"] is not None:
@@ -74,6 +75,8 @@ def train(
         if resume is not None:
             folder = Path(resume)
             config = load_config(folder)
+            if (folder / "report.json").exists():
+                raise UserError(f"{folder} is finished; its result is in {folder / 'report.json'}")
             stored = checkpoint.read(folder / "checkpoints" / "last.pt")
         assert config is not None
         if config.trainer.threads:
@@ -153,7 +156,7 @@ class _Run:
             self.subset = {"max_tokens": limit, "num_bytes": len(read.encode()) or None}
 
     def go(self) -> RunResult:
-        from openxlstm.training.callbacks import Checkpoints, Interrupt, Meter, Validate
+        from openxlstm.training.callbacks import AtEnd, Checkpoints, Interrupt, Meter, Validate
         from openxlstm.training.datamodule import LanguageData
         from openxlstm.training.module import LanguageModule
         from openxlstm.training.progress import Progress
@@ -164,8 +167,10 @@ class _Run:
         if self.main:
             if self.stored is None:
                 write_json(self.folder / "config.json", self.config.to_dict())
-            write_json(self.folder / "environment.json", environment() | {"processes": self.world, "data": self.text.description})
-            metrics = Metrics(self.folder, step)
+            write_json(
+                self.folder / "environment.json", environment() | {"processes": self.world, "data": self.text.description}
+            )
+            metrics = Metrics(self.folder, step, last=settings.steps)
         progress = Progress(settings.steps, step) if self.main else None
         meter = Meter(metrics, progress, settings.log_every, self.stored["seconds"] if self.stored else 0.0)
         validate = Validate(
@@ -194,22 +199,37 @@ class _Run:
         if self.main and progress is not None:
             count = self.model.num_parameters()
             progress.say(f"{self.text.description}\n{count:,} parameters, run folder {self.folder}")
-        try:
-            self.fit(module, data, [meter, validate, interrupt, saver])
-            if interrupt.received is not None and module.step < settings.steps and not validate.stopped_early:
-                return RunResult(
-                    self.folder, self.config, self.model, self.text.tokenizer, module.step, {}, interrupt.received
-                )
+        report: dict[str, Any] = {}
+
+        def finish() -> None:
             if progress is not None:
                 progress.close()
-            report = self.finish(module, validate, meter)
+            interrupt.finishing = True
+            report.update(self.finish(module, validate, meter))
+
+        stopped = AtEnd(lambda: None if interrupt.stopped else finish())
+        try:
+            with _quiet():
+                if data.start < settings.steps:
+                    self.fit(module, data, [meter, validate, interrupt, saver, stopped])
+                else:  # the run was interrupted after its last step: only the end is missing
+                    self.put_back(module)
+                    finish()
         finally:
             interrupt.restore()
             if progress is not None:
                 progress.close()
             if metrics is not None:
                 metrics.close()
-        return RunResult(self.folder, self.config, self.model, self.text.tokenizer, module.step, report)
+        signal = interrupt.received if interrupt.stopped else None
+        return RunResult(self.folder, self.config, self.model, self.text.tokenizer, module.step, report, signal)
+
+    def put_back(self, module: Any) -> None:
+        """A module as the checkpoint left it, without an optimiser."""
+        assert self.stored is not None
+        module.loss.load_state_dict(self.stored["model"])
+        for name in ("step", "tokens", "skipped"):
+            setattr(module, name, self.stored[name])
 
     def fit(self, module: Any, data: Any, callbacks: list[Any]) -> None:
         import lightning.pytorch as pl
@@ -223,30 +243,22 @@ class _Run:
             else:
                 strategy = DDPStrategy()
         local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-        with _quiet():
-            trainer = pl.Trainer(
-                accelerator="gpu" if device == "cuda" else "cpu",
-                devices=local if self.world > 1 else 1,
-                num_nodes=self.world // local if self.world > 1 else 1,
-                strategy=strategy,
-                max_epochs=1,
-                callbacks=callbacks,
-                logger=False,
-                enable_checkpointing=False,
-                enable_progress_bar=False,
-                enable_model_summary=False,
-                num_sanity_val_steps=0,
-                limit_val_batches=0,
-                use_distributed_sampler=False,
-            )
-            if len(range(data.start, data.steps)) == 0:
-                # nothing to train: one look at the checkpoint puts weights in place
-                checkpoint_weights = self.stored["model"] if self.stored else {}
-                module.loss.load_state_dict(checkpoint_weights)
-                module.step, module.tokens = self.stored["step"], self.stored["tokens"]  # type: ignore[index]
-                module.skipped = self.stored["skipped"]  # type: ignore[index]
-                return
-            trainer.fit(module, datamodule=data)
+        trainer = pl.Trainer(
+            accelerator="gpu" if device == "cuda" else "cpu",
+            devices=local if self.world > 1 else 1,
+            num_nodes=self.world // local if self.world > 1 else 1,
+            strategy=strategy,
+            max_epochs=1,
+            callbacks=callbacks,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            limit_val_batches=0,
+            use_distributed_sampler=False,
+        )
+        trainer.fit(module, datamodule=data)
 
     def evaluate(self, module: Any, **options: Any) -> Evaluation:
         return evaluate(
@@ -283,9 +295,7 @@ class _Run:
         validate.record(module, last)
         step = module.step
         if validate.best_step != module.step:
-            best = agree_on(
-                checkpoint.read(self.folder / "checkpoints" / "best.pt") if self.main else None, self.world
-            )
+            best = agree_on(checkpoint.read(self.folder / "checkpoints" / "best.pt") if self.main else None, self.world)
             load_full_weights(module.loss, best["model"])
             step = best["step"]
         documents = split_text(self.config.data, self.text, "validation") if self.main else None
@@ -442,9 +452,8 @@ def _quiet() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module="lightning")
+            warnings.filterwarnings("ignore", message="FSDP2-wrapped module")  # about in-place edits; there are none
             yield
     finally:
         for name, level in before.items():
             logging.getLogger(name).setLevel(level)
-
-

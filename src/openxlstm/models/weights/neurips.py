@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from openxlstm.errors import UserError
 from openxlstm.layers import MLSTMBlock, SLSTMBlock
 from openxlstm.layers.feedforward import hidden_size
 from openxlstm.models.checkpoint import fill, on_meta
@@ -21,6 +22,8 @@ from openxlstm.models.tensors import TensorFiles, open_tensors
 from openxlstm.models.weights.mapping import Entry, plus_one, translate
 from openxlstm.models.weights.settings import Settings
 
+STACK = "xlstm_block_stack"
+EMBEDDING = "token_embedding.weight"
 TIED_HEAD = "lm_head.weight"
 """xLSTMLMModel's state dict holds a tied head a second time."""
 
@@ -34,6 +37,8 @@ def read(
     """Load an xLSTMLMModel folder. Raises UserError, which names the key or file."""
     files = open_tensors(folder)
     config = read_config(settings, files, backend)
+    if config.tie_embeddings and TIED_HEAD in files and not torch.equal(files.get(TIED_HEAD), files.get(EMBEDDING)):
+        raise UserError(f"{files.files[TIED_HEAD]}: {TIED_HEAD!r} and {EMBEDDING!r} differ, but tie_weights is true")
     model = on_meta(lambda: LanguageModel(config))
     tensors = translate(entries(model, files), files, ignored=[TIED_HEAD] if config.tie_embeddings else [])
     return fill(model, tensors, device=device, dtype=dtype)
@@ -68,9 +73,6 @@ def read_config(settings: Settings, files: TensorFiles, backend: str = "auto") -
     settings.ignore("context_length", "weight_decay_on_embedding")  # a buffer and the optimiser: nothing that is stored
     settings.check_all_known()
     return config
-
-
-STACK = "xlstm_block_stack"
 
 
 def _blocks(settings: Settings, num_blocks: int, mlstm: Settings | None, slstm: Settings | None) -> tuple[str, ...]:
@@ -139,7 +141,7 @@ def entries(model: LanguageModel, files: TensorFiles) -> list[Entry]:
     """Every parameter of a model of mlstm and slstm blocks, in their names and layouts."""
     config = model.config
     V, D = config.vocab_size, config.dim
-    found = [Entry("embedding.weight", {"token_embedding.weight": (V, D)})]
+    found = [Entry("embedding.weight", {EMBEDDING: (V, D)})]
     for i, block in enumerate(model.stack.blocks):
         ours, theirs = f"stack.blocks.{i}.", f"{STACK}.blocks.{i}."
         found.append(Entry(ours + "norm.weight", {theirs + "xlstm_norm.weight": (D,)}, plus_one))

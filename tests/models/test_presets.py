@@ -1,0 +1,118 @@
+"""Every preset is built on the meta device and counted: exactly by the formulas of the papers, rounded as published."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from openxlstm import LanguageModel, LanguageModelConfig
+from openxlstm.errors import UserError
+from openxlstm.models.count import count_parameters
+from openxlstm.models.match import TOLERANCE, match_parameters
+from openxlstm.models.patterns import expand
+from openxlstm.models.presets import LARGE_SIZES, PAPER_SIZES, PRESETS, preset
+
+V = 50304
+PUBLISHED_MILLIONS = {  # arXiv 2405.04517, tables 1, 3 and 8
+    "xlstm[1:0]-125M": 163.8, "xlstm[1:0]-350M": 409.3, "xlstm[1:0]-760M": 840.4, "xlstm[1:0]-1.3B": 1422.6,
+    "xlstm[7:1]-125M": 163.7, "xlstm[7:1]-350M": 408.4, "xlstm[7:1]-760M": 839.7, "xlstm[7:1]-1.3B": 1420.1,
+}  # fmt: skip
+PUBLISHED_2_7B = 2788.3  # the sum is 2788.396: the paper cut where it rounds elsewhere
+PUBLISHED_LARGE = {"large-164M": 164.11, "large-7B": 6865.42}  # arXiv 2510.02228 and its data files
+GOLDEN_LARGE = {
+    "84M": 83_680_848, "164M": 164_110_224, "407M": 406_856_896, "842M": 841_496_256,
+    "1.4B": 1_420_839_104, "2.8B": 2_780_449_600, "7B": 6_865_424_896,
+}  # fmt: skip
+
+
+def paper_count(dim: int, kinds: tuple[str, ...], heads: int = 4) -> int:
+    """xLSTM paper: mLSTM with inner width 2d, q/k/v blocks of 4; sLSTM with a gated FFN of 1.3d rounded up to 64."""
+    u = 64 * math.ceil(1.3 * dim / 64)
+    inner = 2 * dim
+    mlstm = 2 * dim * inner + 3 * inner * 4 + inner * 5 + 2 * (3 * inner * heads + heads) + 2 * inner + inner * dim + dim
+    slstm = 5 * dim + 8 * dim * dim // heads + 4 * dim + 3 * dim + 3 * dim * u
+    return sum({"mlstm": mlstm, "slstm": slstm}[kind] for kind in kinds) + 2 * V * dim + dim
+
+
+def large_count(dim: int, num_blocks: int, heads: int) -> int:
+    """xLSTM Large: q, k of d/2, v, o, out of d; scalar gates with bias; three norms; SwiGLU of 2.667d rounded up to 64."""
+    u = 64 * math.ceil(2.667 * dim / 64)
+    block = 2 * dim * dim // 2 + 3 * dim * dim + 2 * (dim * heads + heads) + 3 * dim + 3 * dim * u
+    return num_blocks * block + 2 * V * dim + dim
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_parameters(name: str) -> None:
+    config = PRESETS[name]
+    with torch.device("meta"):
+        model = LanguageModel(config)
+    if name.startswith("large"):
+        expected = large_count(*LARGE_SIZES[name.removeprefix("large-")])
+        assert expected == GOLDEN_LARGE[name.removeprefix("large-")]
+    else:
+        expected = paper_count(config.dim, config.blocks)
+    assert model.num_parameters() == expected == count_parameters(config)
+    if name in PUBLISHED_MILLIONS:
+        assert round(expected / 1e6, 1) == PUBLISHED_MILLIONS[name]
+    if name in PUBLISHED_LARGE:
+        assert round(expected / 1e6, 2) == PUBLISHED_LARGE[name]
+    if name == "xlstm[1:0]-2.7B":
+        assert math.floor(expected / 1e5) / 10 == PUBLISHED_2_7B
+
+
+def test_there_is_one_of_each() -> None:
+    assert set(PRESETS) == {
+        *(f"xlstm[1:0]-{size}" for size in PAPER_SIZES),
+        *(f"xlstm[7:1]-{size}" for size in PAPER_SIZES if size != "2.7B"),
+        *(f"large-{size}" for size in LARGE_SIZES),
+    }
+
+
+def test_changes_and_unknown_names() -> None:
+    assert preset("large-84M", vocab_size=256).vocab_size == 256
+    with pytest.raises(UserError, match="unknown preset 'large-8B'; have "):
+        preset("large-8B")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"tie_embeddings": True}, {"norm": "none"}, {"norm": "rms", "norm_bias": True, "bias": True}, {"slstm_num_heads": 2}],
+    ids=str,
+)
+def test_count_is_the_model(changes: dict) -> None:
+    config = LanguageModelConfig(vocab_size=37, dim=32, blocks=expand("mlstm,slstm,mlstm_large,lstm,attention"), **changes)
+    assert count_parameters(config) == LanguageModel(config).num_parameters()
+
+
+PATTERNS = ("mlstm", "slstm", "xlstm[1:1]", "lstm", "attention", "mlstm_large", "mlstm,slstm,attention,mlstm,slstm,lstm")
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+@pytest.mark.parametrize(
+    ("dim", "vocab_size", "reference"), [(128, 256, "xlstm[1:1]"), (64, 65, "mlstm"), (256, 8192, "attention")]
+)
+def test_twins_have_equal_parameters(pattern: str, dim: int, vocab_size: int, reference: str) -> None:
+    make = lambda p: LanguageModelConfig(vocab_size=vocab_size, dim=dim, blocks=expand(p, 6))  # noqa: E731
+    target = count_parameters(make(reference))
+    twin = match_parameters(make(pattern), target)
+    with torch.device("meta"):
+        assert abs(LanguageModel(twin).num_parameters() - target) <= TOLERANCE * target
+    assert (twin.blocks, twin.num_heads, twin.vocab_size) == (expand(pattern, 6), 4, vocab_size)
+    assert 0.5 <= twin.dim / dim <= 2
+
+
+def test_match_keeps_what_fits_and_says_what_cannot() -> None:
+    config = LanguageModelConfig(vocab_size=256, dim=128, blocks=expand("mlstm", 2))
+    assert match_parameters(config, count_parameters(config)) is config
+    with pytest.raises(UserError, match="no mlstm model of 2 blocks and 4 heads has 1000 parameters"):
+        match_parameters(config, 1000)
+    with pytest.raises(UserError, match="positive"):
+        match_parameters(config, 0)
+
+
+def test_match_moves_inner_widths_before_the_model_width() -> None:
+    config = LanguageModelConfig(vocab_size=256, dim=128, blocks=expand("slstm", 4))
+    twin = match_parameters(config, round(1.08 * count_parameters(config)))
+    assert twin.dim == 128
+    assert twin == replace(config, ffn_factor=twin.ffn_factor, ffn_multiple=8)
