@@ -1,5 +1,6 @@
 """A small text, a small run, and the command line as a subprocess."""
 
+import csv
 import os
 import subprocess
 import sys
@@ -88,3 +89,14 @@ def command(session_folder):
         )
 
     return start
+
+
+@pytest.fixture
+def losses():
+    """losses(run folder, column="loss"): step -> the value as it was written in metrics.csv, every digit of it."""
+
+    def read(folder, column="loss"):
+        with open(folder / "metrics.csv", newline="") as file:
+            return {int(row["step"]): row[column] for row in csv.DictReader(file) if row[column]}
+
+    return read

@@ -1,3 +1,4 @@
+import itertools
 import math
 
 import pytest
@@ -31,7 +32,7 @@ def whole_loss(model, tokens):
     nats = 0.0
     starts = [*tokens.document_starts, tokens.num_tokens - 1]
     model.eval()
-    for start, stop in zip(starts, starts[1:]):
+    for start, stop in itertools.pairwise(starts):
         piece = torch.from_numpy(tokens.read(start, stop + 1))
         with torch.no_grad():
             logits, _ = model(piece[None, :-1])

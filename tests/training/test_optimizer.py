@@ -1,3 +1,5 @@
+import itertools
+
 import pytest
 import torch
 from torch import nn
@@ -86,7 +88,7 @@ def test_wsd_is_stable_and_then_linear():
     factors = [lr_factor(config, step, 101) for step in range(101)]
     assert set(factors[4:80]) == {1.0}
     assert factors[-1] == 0.0
-    steps = [a - b for a, b in zip(factors[81:], factors[82:])]
+    steps = [a - b for a, b in itertools.pairwise(factors[81:])]
     assert steps == pytest.approx([1 / 20] * len(steps))
 
 
