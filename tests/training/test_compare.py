@@ -9,11 +9,11 @@ from openxlstm.training.compare import compare
 
 @pytest.fixture
 def base(changed):
-    return changed(model={"dim": 96, "pattern": "mlstm,slstm"}, steps=3, validate_every=2)
+    return changed(model={"dim": 96, "pattern": "slstm"}, steps=3, validate_every=2)
 
 
 def test_a_table_of_equal_models_that_is_not_computed_twice(base, tmp_path):
-    models = ["mlstm", "lstm", "transformer"]
+    models = ["slstm", "lstm", "transformer"]
     found = compare(base, models, [0, 1], tmp_path / "cmp")
     assert [(c.model, c.seed) for c in found.cells] == [(m, s) for m in models for s in (0, 1)]
     for row in found.rows():
@@ -29,7 +29,7 @@ def test_a_table_of_equal_models_that_is_not_computed_twice(base, tmp_path):
     assert again.rows() == found.rows()
     assert sum("finished before" in line for line in said) == 6
     said.clear()
-    compare(replace(base, trainer=replace(base.trainer, steps=4)), ["mlstm"], [0], tmp_path / "cmp", said.append)
+    compare(replace(base, trainer=replace(base.trainer, steps=4)), ["lstm"], [0], tmp_path / "cmp", said.append)
     assert not any("finished before" in line for line in said), "other settings are another cell"
 
 
