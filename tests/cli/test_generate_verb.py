@@ -154,6 +154,35 @@ def test_ctrl_c_keeps_the_text(here, write_run):
     assert out.endswith(b"\n")
 
 
+WITHOUT_EXTRAS = """
+import sys
+from openxlstm.cli.extras import OPTIONAL
+from openxlstm.cli.main import main
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in [entry.module for entry in OPTIONAL]:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Absent())
+generate = main(["generate", "runs/a", "--max-tokens", "3"])
+evaluate = main(["eval", "runs/a", "--data", "t.txt"])
+print(generate, evaluate, main(["doctor"]), main(["train"]))
+"""
+
+
+def test_generate_eval_and_doctor_need_no_extra(here, write_run):
+    write_run(here / "runs" / "a")
+    (here / "t.txt").write_text("some text " * 10)
+    env = os.environ | {"PYTHONPATH": str(SOURCE), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-c", WITHOUT_EXTRAS], capture_output=True, env=env)
+    assert done.stdout.splitlines()[-1] == b"0 0 0 2", done.stderr.decode()
+    assert (
+        b"openxlstm: error: training needs the package 'lightning'; install it with: pip install 'openxlstm[train]'"
+        in done.stderr
+    )
+
+
 def test_pieces_are_whole_characters_and_join_to_the_text(here, write_run):
     loaded = load_run(write_run(here / "runs" / "a"))
     ids = list("añ€😀".encode())  # what the model will "say"

@@ -238,7 +238,10 @@ def packages() -> list[dict[str, Any]]:
 
 def found(module: str) -> str | None:
     """The version of an installed package, by its import name, without importing it."""
-    if importlib.util.find_spec(module) is None:
+    try:
+        if importlib.util.find_spec(module) is None:
+            return None
+    except (ImportError, ValueError):  # there is something of that name, and it is broken
         return None
     return installed_version({"yaml": "pyyaml"}.get(module, module)) or "installed"
 
