@@ -172,7 +172,8 @@ class _Run:
             )
             metrics = Metrics(self.folder, step, last=settings.steps)
         progress = Progress(settings.steps, step) if self.main else None
-        meter = Meter(metrics, progress, settings.log_every, self.stored["seconds"] if self.stored else 0.0)
+        before = (self.stored["seconds"], self.stored["step_seconds"]) if self.stored else (0.0, 0.0)
+        meter = Meter(metrics, progress, settings.log_every, *before)
         validate = Validate(
             lambda module: self.evaluate(module, **self.subset),
             self.save_best,
@@ -323,7 +324,7 @@ class _Run:
                 "num_parameters": self.model.num_parameters(),
                 "tokens_seen": module.tokens,
                 "seconds": round(seconds, 2),
-                "tokens_per_second": round(module.tokens / max(seconds, 1e-9), 1),
+                "tokens_per_second": meter.rate(module.tokens),
                 "skipped": module.skipped,
                 "data": self.text.description,
                 "environment": environment() | {"processes": self.world},
