@@ -77,8 +77,9 @@ def test_every_verb_explains_itself(verb_name, capsys):
     out = capsys.readouterr().out
     assert f"openxlstm {verb_name}" in out
     assert out.count("\n") >= 3
-    assert cli.main(["help", verb_name]) == 0
-    assert capsys.readouterr().out == out
+    for same in (["help", verb_name], [verb_name, "-h"]):
+        assert cli.main(same) == 0
+        assert capsys.readouterr().out == out
 
 
 @pytest.mark.parametrize("verb_name", cli.VERBS)

@@ -6,6 +6,8 @@ default crashes) and, outside "inference" mode, lengths that the chunk size divi
 """
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -82,6 +84,29 @@ def test_huggingface_logits(changes: dict, tmp_path: Path) -> None:
             pieces.append(step.logits)
         assert relative_error(ours(ids)[0], out.logits) <= BOUND
         assert relative_error(handed_over(ours, ids, 24), torch.cat(pieces, 1)) <= BOUND
+
+
+WITHOUT_XLSTM = """
+import sys
+sys.modules["xlstm"] = None  # as if it were not installed
+sys.path.insert(0, sys.argv[1])
+from others import huggingface_model, relative_error, tokens
+from openxlstm import LanguageModel
+model = huggingface_model()
+assert type(model.backbone.blocks[0].ffn).__name__ == "xLSTMFeedForward"
+model.save_pretrained(sys.argv[2])
+ids = tokens(2, 48)
+print(relative_error(LanguageModel.from_pretrained(sys.argv[2])(ids)[0].detach(), model(ids).logits.detach()))
+"""
+
+
+def test_huggingface_without_the_xlstm_package(tmp_path: Path) -> None:
+    """transformers then runs code of its own, and not xLSTMLarge's."""
+    package("transformers")
+    command = [sys.executable, "-c", WITHOUT_XLSTM, str(Path(__file__).parent), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) <= BOUND
 
 
 def test_huggingface_shards(tmp_path: Path) -> None:

@@ -113,6 +113,6 @@ def test_match_keeps_what_fits_and_says_what_cannot() -> None:
 
 def test_match_moves_inner_widths_before_the_model_width() -> None:
     config = LanguageModelConfig(vocab_size=256, dim=128, blocks=expand("slstm", 4))
-    twin = match_parameters(config, round(1.2 * count_parameters(config)))
+    twin = match_parameters(config, round(1.08 * count_parameters(config)))
     assert twin.dim == 128
     assert twin == replace(config, ffn_factor=twin.ffn_factor, ffn_multiple=8)

@@ -78,6 +78,8 @@ def dispatch(args: list[str]) -> int:
         print(f"openxlstm {__version__}")
         return 0
     verb = args[0]
+    if args[1:] == ["-h"]:
+        args = [verb, "--help"]
     if verb not in VERBS:
         kind = "option" if verb.startswith("-") else "verb"
         guess = did_you_mean(verb, [*VERBS, "--help", "--version"])

@@ -1,5 +1,6 @@
 """One label per sequence: embedding or projection, stack, pooling, linear layer."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -127,9 +128,15 @@ class SequenceClassifier(nn.Module):
         *,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
+        backend: str | None = None,
         revision: str | None = None,
     ) -> "SequenceClassifier":
-        """Load what `save_pretrained` wrote, from a folder or the Hub, in evaluation mode. Raises UserError."""
+        """Load what `save_pretrained` wrote, from a folder or the Hub, in evaluation mode. Arguments as for LanguageModel.
+
+        Raises UserError, which names the key or file.
+        """
         folder = resolve(path_or_hub_id, revision)
         config = ClassifierConfig.from_dict(read_config(folder, cls.__name__), source=str(folder / "config.json"))
+        if backend is not None:
+            config = replace(config, backend=backend)
         return load_folder(lambda: cls(config), folder, device=device, dtype=dtype)

@@ -16,8 +16,9 @@ Config = TypeVar("Config", bound=StackConfig)
 TOLERANCE = 0.01
 """How far from the target a twin may be."""
 
-FACTOR_RANGE = (0.5, 2.0)
-"""How far the inner widths may move from where they were before the model's width moves instead."""
+FACTOR_RANGES = ((0.75, 4 / 3), (0.5, 2.0))
+"""How far the inner widths may move from where they were before the model's width moves instead. The wide range is for small
+models, whose count jumps by more from one width to the next than the narrow one spans."""
 
 FFN_DEFAULTS = {
     kind: signature(block).parameters["ffn_factor"].default
@@ -31,10 +32,11 @@ def match_parameters(config: Config, target: int) -> Config:
     """The nearest config that has `target` parameters, to 1 %.
 
     Depth, kinds of blocks, heads and vocabulary stay. The rule:
-    1. `dim` stays if it can. The inner widths move, to between half and twice what they were: `ffn_factor` for blocks with a
+    1. `dim` stays if it can. The inner widths move, to between 3/4 and 4/3 of what they were: `ffn_factor` for blocks with a
        feed-forward part, rounded to a multiple of 8 and not of 64; `projection_factor` for mlstm blocks, in steps that heads
        and q/k/v blocks divide; both by the same ratio in a mixed stack.
     2. Otherwise `dim` becomes the nearest multiple of 8 and of the heads at which step 1 works.
+    3. If there is none, the inner widths may move to between half and twice what they were.
 
     Raises UserError when nothing does: say, because the embedding alone is larger than the target.
     """
@@ -42,10 +44,11 @@ def match_parameters(config: Config, target: int) -> Config:
         raise UserError(f"the number of parameters must be positive, got {target}")
     if abs(count_parameters(config) - target) <= TOLERANCE * target:
         return config
-    for dim in _dims(config):
-        found = _at_dim(config, dim, target)
-        if found is not None:
-            return found
+    for low, high in FACTOR_RANGES:
+        for dim in _dims(config):
+            found = _at_dim(config, dim, target, low, high)
+            if found is not None:
+                return found
     raise UserError(
         f"no {','.join(sorted(set(config.blocks)))} model of {config.num_blocks} blocks and {config.num_heads} heads has "
         f"{target} parameters (+-{TOLERANCE:.0%}); change the number of blocks or the vocabulary"
@@ -61,9 +64,8 @@ def _dims(config: StackConfig) -> Iterator[int]:
     yield from sorted(candidates | {config.dim}, key=lambda dim: (abs(math.log(dim / config.dim)), dim))
 
 
-def _at_dim(config: Config, dim: int, target: int) -> Config | None:
+def _at_dim(config: Config, dim: int, target: int, low: float, high: float) -> Config | None:
     """The config of this width whose count comes nearest to the target by moving the inner widths; None if not to 1 %."""
-    low, high = FACTOR_RANGE
     try:
         fewest, most = (count_parameters(_scaled(config, dim, ratio)) for ratio in (low, high))
     except ValueError:  # a width of the blocks that their heads do not divide
