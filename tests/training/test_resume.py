@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import time
 
@@ -66,6 +67,30 @@ def test_a_signal_saves_and_says_how_to_go_on(config_file, command, tmp_path, lo
     from openxlstm.training import checkpoint
 
     assert checkpoint.read(folder / "checkpoints" / "last.pt")["step"] == last
+
+
+def test_a_full_disk_is_one_line_and_the_checkpoint_before_it_loads(small, command, tmp_path):
+    folder = tmp_path / "run"
+    train(small, folder)
+    (folder / "report.json").unlink()
+    settings = json.loads((folder / "config.json").read_text())
+    settings["trainer"]["steps"] = 40  # there is more to do
+    (folder / "config.json").write_text(json.dumps(settings))
+    last = folder / "checkpoints" / "last.pt"
+    before, room = last.read_bytes(), last.stat().st_size // 2
+
+    def small_disk():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))
+
+    process = command("train", "--resume", folder, preexec_fn=small_disk)
+    out, err = process.communicate(timeout=100)
+    assert process.returncode == 2
+    assert out == ""
+    assert f"openxlstm: error: no room to write the checkpoint {last} (File too large)" in err
+    assert "is intact" in err
+    assert "Traceback" not in err
+    assert last.read_bytes() == before
+    assert train(resume=folder).report["steps_done"] == 40
 
 
 def test_the_command_line_reports_on_stdout_and_fails_in_one_line(config_file, command, tmp_path):

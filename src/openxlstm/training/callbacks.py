@@ -185,11 +185,13 @@ class Checkpoints(pl.Callback):
         meter: Meter,
         resume: dict[str, Any] | None,
         template: Callable[[LanguageModule, int], Any],
+        facts: dict[str, Any],
     ) -> None:
-        """template: builds a state of so many rows in the structure of the model's, for the stored numbers to fill."""
+        """template: builds a state of so many rows in the structure of the model's, for the stored numbers to fill.
+        facts: stored as they are."""
         self.path, self.every = path, every
         self.validate, self.interrupt, self.meter = validate, interrupt, meter
-        self._resume, self._template = resume, template
+        self._resume, self._template, self._facts = resume, template, facts
         self._saved_step: int | None = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
@@ -230,14 +232,13 @@ class Checkpoints(pl.Callback):
         processes = gather(self._process_state(module), trainer)
         failure = None
         if trainer.is_global_zero:
-            content = {
+            content = self._facts | {
                 "step": module.step,
                 "tokens": module.tokens,
                 "bad_in_row": module.bad_in_row,
                 "skipped": module.skipped,
                 "seconds": self.meter.seconds,
                 "step_seconds": self.meter.step_seconds,
-                "vocab_size": module.model.config.vocab_size,
                 "validate": self.validate.state_dict(),
                 "model": weights,
                 "optimizer": optimizer_state,
