@@ -230,6 +230,6 @@ def figure(comparison: Comparison) -> None:
     axes.set_title(f"{comparison.config.name}: about {comparison.target:,} parameters each", fontsize=10)
     axes.grid(alpha=0.25)
     if axes.get_legend_handles_labels()[0]:
-        axes.legend(frameon=False)
+        axes.legend(frameon=False, title="(finished model, whole text)", title_fontsize=8)
     with atomic_path(comparison.folder / "compare.png") as aside:
         canvas.savefig(aside, dpi=150, format="png")
