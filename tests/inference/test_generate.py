@@ -173,7 +173,7 @@ def test_only_given_ids_are_drawn(model):
 
 
 def test_the_models_mode_and_weights_are_left_alone():
-    model = make_model("mlstm", dropout=0.5)
+    model = make_model("mlstm", dropout=0.5, embedding_dropout=0.5)
     model.train()
     model.stack.eval()
     modes = [m.training for m in model.modules()]

@@ -60,12 +60,22 @@ def test_top_p_sees_the_distribution_after_temperature():
 def test_ties_go_to_the_smaller_ids():
     assert distribution(torch.zeros(4), top_k=2) == [0.5, 0.5, 0, 0]
     assert distribution(torch.zeros(4), top_p=0.5) == [0.5, 0.5, 0, 0]
+    many = probabilities(torch.zeros(50_000), Sampling(top_k=3))  # as many as a vocabulary has: sorts change method
+    assert many.nonzero().flatten().tolist() == [0, 1, 2]
 
 
 def test_banned_tokens_are_never_drawn():
     logits = torch.tensor([[-math.inf, 0.0, -math.inf, 0.0]]).expand(2000, 4)
     drawn = sample(logits, Sampling(), [torch.Generator().manual_seed(r) for r in range(2000)])
     assert set(drawn.tolist()) == {1, 3}
+
+
+@pytest.mark.parametrize(("u", "token"), [(0.0, 1), (1 - 2**-53, 3)])
+def test_the_ends_of_the_unit_interval(monkeypatch, u, token):
+    """The least and the greatest number that torch.rand gives must not select a banned token beside them."""
+    monkeypatch.setattr(torch, "rand", lambda *_, **__: torch.tensor([u], dtype=torch.float64))
+    logits = torch.tensor([[-math.inf, 0.3, 0.2, 0.1, -math.inf]])
+    assert sample(logits, Sampling(), [torch.Generator()]).tolist() == [token]
 
 
 def test_frequencies_follow_the_distribution():

@@ -132,9 +132,10 @@ def operation_names() -> list[str]:
 
 
 def backends_of(name: str) -> tuple[Backend, ...]:
-    """BACKENDS of the module that a door lives in."""
-    door = getattr(openxlstm.ops, name)
-    return getattr(sys.modules.get(getattr(door, "__module__", "")), "BACKENDS", ())
+    """The tuple that a door chooses from: the one of its module's globals called ...BACKENDS that its code names."""
+    code = getattr(getattr(openxlstm.ops, name), "__code__", None)
+    used = [word for word in code.co_names if word.endswith("BACKENDS")] if code else []
+    return getattr(sys.modules[getattr(openxlstm.ops, name).__module__], used[0]) if used else ()
 
 
 def examine_operation(name: str, device: str) -> dict[str, Any]:
@@ -211,10 +212,17 @@ def recurrent_inputs() -> list[Tensor]:
     return [gates, R / 4, b]
 
 
+def layer_inputs() -> list[Tensor]:
+    """x, W, R, b of an LSTM of one head, the only kind that torch's own kernel knows."""
+    x, W, R, b = random((2, 33, 16), (4, 1, 16, 16), (1, 16, 4, 16), (4, 1, 16))
+    return [x, W / 4, R / 4, b]
+
+
 INPUTS: dict[str, Callable[[], list[Tensor]]] = {
     "mlstm_scan": mlstm_inputs,
     "slstm_scan": recurrent_inputs,
     "lstm_scan": recurrent_inputs,
+    "lstm_layer": layer_inputs,
     "causal_conv1d": lambda: random((2, 33, 16), (16, 4), (16,)),
 }
 """Arguments for the self-test, by door."""
@@ -230,7 +238,10 @@ def packages() -> list[dict[str, Any]]:
 
 def found(module: str) -> str | None:
     """The version of an installed package, by its import name, without importing it."""
-    if importlib.util.find_spec(module) is None:
+    try:
+        if importlib.util.find_spec(module) is None:
+            return None
+    except (ImportError, ValueError):  # there is something of that name, and it is broken
         return None
     return installed_version({"yaml": "pyyaml"}.get(module, module)) or "installed"
 

@@ -5,7 +5,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -49,14 +49,16 @@ def run(argv: list[str]) -> int:
     return _finish(train(config, run_dir=own.get("run-dir")), sample, "json" in own)
 
 
-def resolve(name: str | None, own: Mapping[str, str], options: Mapping[str, str]) -> Any:
-    """The RunConfig of a command line: recipe, then --config, then --data and the dotted options."""
+def resolve(name: str | None, own: Mapping[str, str], options: Mapping[str, str], also: Iterable[str] = OWN) -> Any:
+    """The RunConfig of a command line: recipe, then --config, then --data and the dotted options.
+
+    own: the verb's own options that were given. also: all it has, to suggest where an option does not exist."""
     from openxlstm.recipes import NEEDS_DATA, recipe
     from openxlstm.training.config import RunConfig
     from openxlstm.training.options import describe, from_dict, override, unknown
 
     config = RunConfig() if name is None and "config" in own else recipe(name or DEFAULT)
-    known = [*(f"--{k}" for k in describe(config)), *(f"--{k}" for k in OWN)]
+    known = [*(f"--{k}" for k in describe(config)), *(f"--{k}" for k in also)]
     for option in options:
         if f"--{option}" not in known:
             raise UserError(unknown(f"--{option}", known))

@@ -26,17 +26,34 @@ from openxlstm.training.record import Metrics
 class Meter(pl.Callback):
     """Rows of metrics.csv and the progress line, on process 0."""
 
-    def __init__(self, metrics: Metrics | None, progress: Progress | None, every: int, seconds: float = 0.0) -> None:
+    def __init__(
+        self,
+        metrics: Metrics | None,
+        progress: Progress | None,
+        every: int,
+        seconds: float = 0.0,
+        step_seconds: float = 0.0,
+    ) -> None:
+        """seconds, step_seconds: what earlier parts of a resumed run took, altogether and in steps alone."""
         self.metrics, self.progress, self.every = metrics, progress, every
-        self._before, self._began = seconds, time.monotonic()
+        self.step_seconds = step_seconds
+        self._before, self._began, self._step_began = seconds, time.monotonic(), time.monotonic()
 
     @property
     def seconds(self) -> float:
         """Wall time of the run so far, earlier parts of a resumed run included."""
         return self._before + time.monotonic() - self._began
 
+    def rate(self, tokens: int) -> float:
+        """Tokens per second of optimiser steps, without validation and checkpoints."""
+        return round(tokens / max(self.step_seconds, 1e-9), 1)
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        self._step_began = time.monotonic()
+
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         result: StepResult = outputs["result"]
+        self.step_seconds += time.monotonic() - self._step_began
         if self.metrics is not None and (result.step % self.every == 0 or result.skipped):
             values = {
                 "loss": result.loss,
@@ -44,7 +61,7 @@ class Meter(pl.Callback):
                 "grad_norm": result.grad_norm,
                 "tokens": pl_module.tokens,
                 "seconds": round(self.seconds, 3),
-                "tokens_per_second": round(pl_module.tokens / max(self.seconds, 1e-9), 1),
+                "tokens_per_second": self.rate(pl_module.tokens),
                 "skipped": pl_module.skipped,
             }
             self.metrics.add(result.step, values)
@@ -168,11 +185,13 @@ class Checkpoints(pl.Callback):
         meter: Meter,
         resume: dict[str, Any] | None,
         template: Callable[[LanguageModule, int], Any],
+        facts: dict[str, Any],
     ) -> None:
-        """template: builds a state of so many rows in the structure of the model's, for the stored numbers to fill."""
+        """template: builds a state of so many rows in the structure of the model's, for the stored numbers to fill.
+        facts: stored as they are."""
         self.path, self.every = path, every
         self.validate, self.interrupt, self.meter = validate, interrupt, meter
-        self._resume, self._template = resume, template
+        self._resume, self._template, self._facts = resume, template, facts
         self._saved_step: int | None = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
@@ -213,13 +232,13 @@ class Checkpoints(pl.Callback):
         processes = gather(self._process_state(module), trainer)
         failure = None
         if trainer.is_global_zero:
-            content = {
+            content = self._facts | {
                 "step": module.step,
                 "tokens": module.tokens,
                 "bad_in_row": module.bad_in_row,
                 "skipped": module.skipped,
                 "seconds": self.meter.seconds,
-                "vocab_size": module.model.config.vocab_size,
+                "step_seconds": self.meter.step_seconds,
                 "validate": self.validate.state_dict(),
                 "model": weights,
                 "optimizer": optimizer_state,

@@ -139,9 +139,9 @@ def parse_value(kind: Any, text: str, name: str) -> Any:
 
 def unknown(name: str, known: Sequence[str]) -> str:
     """The message for a name that does not exist, with the nearest that do."""
-    near = difflib.get_close_matches(name, known, n=2, cutoff=0.6)
-    if not near and "." not in name:  # `--lr` for `--optimizer.lr`
-        near = [k for k in known if k.rsplit(".", 1)[-1] == name.lstrip("-")][:2]
+    leaf = name.lstrip("-")
+    near = [k for k in known if "." in k and k.rsplit(".", 1)[-1] == leaf][:2]  # `--lr` for `--optimizer.lr`
+    near = near or difflib.get_close_matches(name, known, n=2, cutoff=0.6)
     hint = f"; did you mean {' or '.join(near)}?" if near else "; --help lists what there is"
     return f"unknown option {name}{hint}"
 

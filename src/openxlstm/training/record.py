@@ -163,7 +163,13 @@ def loss_figure(path: Path, rows: Sequence[Mapping[str, str]], title: str, unit:
         width = max(len(losses) // 50, 1)
         if width > 1:
             axes.plot(steps, losses, color="#9ab8d6", linewidth=0.6, label="training, each step")
-        axes.plot(steps, smooth(losses, width), color="#1f4e79", linewidth=1.6, label=f"training, mean of {width}" if width > 1 else "training")
+        axes.plot(
+            steps,
+            smooth(losses, width),
+            color="#1f4e79",
+            linewidth=1.6,
+            label=f"training, mean of {width}" if width > 1 else "training",
+        )
     at, values = curve(rows, "val_loss")
     if at:
         label = f"validation (last {values[-1]:.3f})"

@@ -10,6 +10,7 @@ import contextlib
 import datetime
 import itertools
 import os
+import sys
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from typing import Any
 import torch
 
 from openxlstm.data import PreparedText, RandomWindows, SequentialStreams, prepare
+from openxlstm.data.tokenizer import fingerprint
 from openxlstm.errors import UserError, missing_extra
 from openxlstm.training import checkpoint
 from openxlstm.training.baselines import Squeezed, split_text, word_count, xz
@@ -83,16 +85,27 @@ def train(
             torch.set_num_threads(config.trainer.threads)
         text = prepare(config.data, cache_dir(), report=_say(rank))
         text.split("validation")
-        if stored is not None and stored["vocab_size"] != text.tokenizer.vocab_size:
-            raise UserError(
-                f"vocabulary mismatch: the checkpoint was trained with {stored['vocab_size']} tokens, the tokenizer of "
-                f"{config.data.source!r} has {text.tokenizer.vocab_size}; has the data changed since the run began?"
-            )
+        if stored is not None:
+            check_text(stored, config, text)
         model = new_model(config, text)
         source = batches(config, text)  # checks that the text is long enough before a folder is made
         if resume is None:
             folder = _new_folder(config, run_dir, rank, world)
         return _Run(config, folder, text, model, source, stored, rank, world).go()
+
+
+def check_text(stored: dict[str, Any], config: RunConfig, text: PreparedText) -> None:
+    """Raise UserError unless a checkpoint's tokens mean what the text's do; warn where the text is not the same."""
+    if stored["tokenizer"] != fingerprint(text.tokenizer):
+        raise UserError(
+            f"vocabulary mismatch: the checkpoint was trained with {stored['vocab_size']} tokens, the tokenizer of "
+            f"{config.data.source!r} has {text.tokenizer.vocab_size} and is another one; has the data changed since?"
+        )
+    if stored["text"] != text.fingerprint:
+        _note(
+            f"{config.data.source!r} is not the text, or not the files, that the run began with: it will not repeat the "
+            "losses of a run that was never interrupted"
+        )
 
 
 def load_config(folder: Path) -> RunConfig:
@@ -172,7 +185,8 @@ class _Run:
             )
             metrics = Metrics(self.folder, step, last=settings.steps)
         progress = Progress(settings.steps, step) if self.main else None
-        meter = Meter(metrics, progress, settings.log_every, self.stored["seconds"] if self.stored else 0.0)
+        before = (self.stored["seconds"], self.stored["step_seconds"]) if self.stored else (0.0, 0.0)
+        meter = Meter(metrics, progress, settings.log_every, *before)
         validate = Validate(
             lambda module: self.evaluate(module, **self.subset),
             self.save_best,
@@ -189,6 +203,11 @@ class _Run:
             meter=meter,
             resume=self.stored,
             template=self.state_template,
+            facts={
+                "vocab_size": self.text.tokenizer.vocab_size,
+                "tokenizer": fingerprint(self.text.tokenizer),
+                "text": self.text.fingerprint,
+            },
         )
         if self.stored is not None:
             validate.load_state_dict(self.stored["validate"])
@@ -204,6 +223,7 @@ class _Run:
         def finish() -> None:
             if progress is not None:
                 progress.close()
+                progress.say(f"evaluating on all {self.validation.num_tokens - 1:,} tokens of validation text")
             interrupt.finishing = True
             report.update(self.finish(module, validate, meter))
 
@@ -323,7 +343,7 @@ class _Run:
                 "num_parameters": self.model.num_parameters(),
                 "tokens_seen": module.tokens,
                 "seconds": round(seconds, 2),
-                "tokens_per_second": round(module.tokens / max(seconds, 1e-9), 1),
+                "tokens_per_second": meter.rate(module.tokens),
                 "skipped": module.skipped,
                 "data": self.text.description,
                 "environment": environment() | {"processes": self.world},
@@ -338,8 +358,7 @@ class _Run:
         try:
             loss_figure(self.folder / "loss.png", rows, title)
         except ImportError:
-            error = missing_extra("matplotlib", "plot", "the loss figure")
-            warnings.warn(str(error), stacklevel=2)
+            _note(str(missing_extra("matplotlib", "plot", "the loss figure")))
 
     def save_model(self, loss: Any, weights: dict[str, Any]) -> None:
         """model/ holds whole weights, whatever the strategy was."""
@@ -383,9 +402,12 @@ def _need_lightning() -> None:
 
 
 def _say(rank: int) -> Any:
-    import sys
-
     return (lambda line: print(line, file=sys.stderr, flush=True)) if rank == 0 else None
+
+
+def _note(line: str) -> None:
+    if int(os.environ.get("RANK", "0")) == 0:
+        print(f"note: {line}", file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager

@@ -1,0 +1,74 @@
+"""`openxlstm compare RECIPE --models a,b --seeds 0,1`."""
+
+import json
+import sys
+from pathlib import Path
+
+from openxlstm.errors import UserError
+
+MODELS = "mlstm,slstm,xlstm[1:1],lstm,transformer"
+OWN = {
+    "models": f"A,B,...  patterns as in --model.pattern, split at commas (default: {MODELS})",
+    "seeds": "N,N,...  (default: 0)",
+    "data": "FILE|FOLDER  short for --data.source",
+    "config": "FILE  settings as JSON; options on the command line come on top",
+    "out": "FOLDER  where runs, table and figure go (default: runs/compare-NAME-HASH; the same command continues there)",
+    "json": "print the table as JSON",
+    "help": "this text",
+}
+
+
+def run(argv: list[str]) -> int:
+    """Train the models and print one table; 130 when interrupted by Ctrl-C."""
+    from openxlstm.cli.train import resolve
+    from openxlstm.training.options import parse_value, split_arguments
+
+    words, options = split_arguments(argv, ("json", "help"))
+    own = {name: options.pop(name) for name in OWN if name in options}
+    if "help" in own:
+        print(help_text())
+        return 0
+    if len(words) > 1:
+        raise UserError(f"{words[1]!r} is one argument too many; models are given as --models={words[1]},...")
+    for clash in ("seed", "model.pattern"):
+        if clash in options:
+            raise UserError(f"--{clash} is what compare varies; use --{'seeds' if clash == 'seed' else 'models'}")
+    config = resolve(words[0] if words else None, own, options, also=OWN)
+    models = parse_value(tuple[str, ...], own.get("models", MODELS), "--models")
+    seeds = parse_value(tuple[int, ...], own.get("seeds", "0"), "--seeds")
+    if not seeds:
+        raise UserError("--seeds needs at least one number")
+
+    from openxlstm.training.compare import compare
+
+    found = compare(config, models, seeds, Path(own["out"]) if "out" in own else None, say=_say)
+    if found.interrupted is not None:
+        _say(f"interrupted; the same command continues in {found.folder}")
+        return 128 + found.interrupted
+    if "json" in own:
+        print(json.dumps({"folder": str(found.folder), "rows": found.rows()}, indent=2))
+    else:
+        print(found.table())
+        for cell in found.cells:
+            if cell.failure is not None:
+                print(f"\n{cell.model}, seed {cell.seed} failed: {cell.failure}")
+        print(f"\nfigure: {found.folder / 'compare.png'}\ntable:  {found.folder / 'compare.json'}")
+    return 1 if all(cell.report is None for cell in found.cells) else 0
+
+
+def help_text() -> str:
+    own = "\n".join(f"  --{option:<10}{text}" for option, text in OWN.items())
+    return (
+        "usage: openxlstm compare [RECIPE] [--models A,B] [--seeds 0,1] [--a.b=value ...]\n\n"
+        "Trains several kinds of model on the data and settings of one recipe, each with as many parameters (to 1 %) as the\n"
+        "recipe's own model, and prints one table. Finished runs are kept: the same command goes on where it was stopped.\n\n"
+        f"options:\n{own}\n\n"
+        "Every setting of `openxlstm train` may be given as well (openxlstm train RECIPE --help lists them).\n\n"
+        "examples:\n"
+        "  openxlstm compare wikitext2 --data FOLDER --seeds 0,1,2\n"
+        "  openxlstm compare --models 'mlstm,xlstm[1:1],transformer' --trainer.steps=300"
+    )
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
