@@ -4,7 +4,6 @@ import importlib.util
 import json
 import os
 import platform
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -19,7 +18,6 @@ import openxlstm.ops
 from openxlstm import __version__
 from openxlstm.cli.arguments import VerbParser
 from openxlstm.cli.extras import OPTIONAL
-from openxlstm.ops.backend import Backend
 from openxlstm.ops.state import leaves
 
 TOLERANCE = {"cpu": 1e-4, "cuda": 5e-3}
@@ -50,7 +48,7 @@ def run(argv: Sequence[str]) -> int:
 
 def examine() -> dict[str, Any]:
     """Everything the report says."""
-    operations = [examine_operation(name, device) for device in devices() for name in operation_names()]
+    operations = [examine_operation(name, device) for device in devices() for name in openxlstm.ops.DOORS]
     failed = [
         f"{op['operation']} on {op['device']}, backend {entry['backend']}: {entry['reason']}"
         for op in operations
@@ -126,24 +124,12 @@ def devices() -> list[str]:
     return ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 
 
-def operation_names() -> list[str]:
-    """The doors of `openxlstm.ops` that have backends."""
-    return [name for name in openxlstm.ops.__all__ if backends_of(name)]
-
-
-def backends_of(name: str) -> tuple[Backend, ...]:
-    """The tuple that a door chooses from: the one of its module's globals called ...BACKENDS that its code names."""
-    code = getattr(getattr(openxlstm.ops, name), "__code__", None)
-    used = [word for word in code.co_names if word.endswith("BACKENDS")] if code else []
-    return getattr(sys.modules[getattr(openxlstm.ops, name).__module__], used[0]) if used else ()
-
-
 def examine_operation(name: str, device: str) -> dict[str, Any]:
     """Try every backend of one door; `auto` takes the first that can run."""
     door, make = getattr(openxlstm.ops, name), INPUTS.get(name)
     entries: list[dict[str, Any]] = []
     truth = None if make is None else outputs_and_gradients(door, make(), "cpu", torch.float64, "reference")
-    for backend in backends_of(name):
+    for backend in openxlstm.ops.backends_of(name):
         entry: dict[str, Any] = {"backend": backend.name, "status": "missing", "reason": backend.missing()}
         entries.append(entry)
         if entry["reason"] is not None:
