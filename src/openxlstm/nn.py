@@ -22,6 +22,7 @@ from openxlstm.layers.init import linspace_init, power_law_init
 from openxlstm.layers.norm import HeadNorm, LayerNorm
 from openxlstm.ops import mlstm_scan, slstm_scan
 from openxlstm.ops import state as states
+from openxlstm.ops.checks import clear_padding
 from openxlstm.ops.state import MLSTMState, SLSTMState
 
 __all__ = ["MLSTM", "SLSTM", "XLSTM"]
@@ -113,6 +114,7 @@ class _Recurrent(nn.Module):
     def _run(self, x: Tensor, state: State | None, reset: Tensor | None, mask: Tensor | None) -> tuple[Tensor, State]:
         if state is not None:
             self._check_state(state, x.shape[0])
+        x = clear_padding(x, mask)
         flipped = _Reverse(reset, mask) if self.bidirectional else None
         after: list[tuple[Any, ...]] = []
         for layer, cells in enumerate(self._cells()):
@@ -129,8 +131,7 @@ class _Recurrent(nn.Module):
                 outputs.append(y)
                 ends.append(end)
             x = outputs[0] if len(outputs) == 1 else torch.cat(outputs, -1)
-            if mask is not None:
-                x = x.masked_fill(~mask[..., None], 0.0)
+            x = clear_padding(x, mask)
             after.append(tuple(ends))
         return x, tuple(after)
 
@@ -183,9 +184,9 @@ class _SLSTMCell(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """U(+-1 / sqrt(hidden per head)) for W and R as torch.nn.LSTM, the sLSTM's forget bias, other biases 0."""
+        """U(+-1 / sqrt(inputs)) for R, U(+-1 / sqrt(hidden_size)) for W as torch.nn.LSTM, forget bias as sLSTM blocks."""
         bound = self.head_dim**-0.5
-        nn.init.uniform_(self.W.weight, -bound, bound)
+        nn.init.uniform_(self.W.weight, -bound / self.num_heads**0.5, bound / self.num_heads**0.5)
         nn.init.uniform_(self.R, -bound, bound)
         if self.b is not None:
             nn.init.zeros_(self.b)
@@ -366,7 +367,8 @@ class XLSTM(_Recurrent):
             options["backend"] = self.backend
         if name == "slstm":
             options["block_index"] = layer
-        block = BLOCKS[name](self.hidden_size, self.num_heads, **{**options, **self.block_options.get(name, {})})
+        heads = 1 if name == "lstm" else self.num_heads  # the classic LSTM is dense, as in models
+        block = BLOCKS[name](self.hidden_size, heads, **{**options, **self.block_options.get(name, {})})
         norm = LayerNorm(self.hidden_size, eps=self.norm_eps) if layer == self.num_layers - 1 else None
         return _BlockCell(input_size, self.hidden_size, self.bias, block, norm)
 

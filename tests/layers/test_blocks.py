@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from openxlstm.layers import BLOCKS, HeadNorm, HeadwiseLinear, LayerNorm, MLSTMBlock, MLSTMLargeBlock, RMSNorm, SLSTMBlock
+from openxlstm.layers.attention import keep_recent
 from openxlstm.layers.feedforward import hidden_size
 from openxlstm.layers.init import power_law_init
 from openxlstm.ops import state as states
@@ -178,3 +179,20 @@ def test_attention_is_torch_attention_with_rope() -> None:
 def test_widths_that_do_not_fit_are_named(make, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_a_cut_cache_is_a_sliding_memory() -> None:
+    """Cutting keys that nobody may see changes nothing; cutting others does; recurrent states stay as they are."""
+    torch.manual_seed(0)
+    block = BLOCKS["attention"](16, 2).double()
+    x = torch.randn(2, 12, 16, dtype=torch.float64)
+    _, state = block(x[:, :6])
+    reset = torch.zeros(2, 6, dtype=torch.bool)
+    reset[:, 0] = True
+    whole, _ = block(x[:, 6:], state, reset=reset)
+    cut, _ = block(x[:, 6:], keep_recent(state, 2), reset=reset)
+    torch.testing.assert_close(cut, whole)
+    assert keep_recent(state, 2).k.shape[1] == 2
+    assert not torch.allclose(block(x[:, 6:], keep_recent(state, 2))[0], block(x[:, 6:], state)[0])
+    _, recurrent = BLOCKS["slstm"](16, 2)(x.float())
+    assert keep_recent((recurrent,), 2)[0] is recurrent

@@ -127,6 +127,12 @@ class TestContract:
         torch.testing.assert_close(h, mlstm_scan(*case.inputs, case.state, **case.masks, backend=backend)[0])
         assert all(torch.equal(x, y) for x, y in zip((*strided, *case.state), before, strict=True))
 
+    def test_what_stands_in_padding_does_not_matter(self, backend: str) -> None:
+        case = Case(2, 20, 2, 3, 4, Masks(True, True, True))
+        expected = case.run(backend=backend)
+        case.inputs = [x.masked_fill(~case.masks["mask"].view(2, 20, *[1] * (x.dim() - 2)), torch.nan) for x in case.inputs]
+        assert_equal_results(case.run(backend=backend), expected, 0.0)
+
     def test_no_steps(self, backend: str) -> None:
         case = Case(2, 0, 2, 3, 4, Masks(True, False, False))
         h, state = mlstm_scan(*case.inputs, case.state, backend=backend)

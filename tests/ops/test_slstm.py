@@ -112,6 +112,12 @@ class TestContract:
         torch.testing.assert_close(y, slstm_scan(case.gates, case.R, case.b, case.state, **case.masks, backend=backend)[0])
         assert all(torch.equal(x, y) for x, y in zip((strided, case.R, case.b, *case.state), before, strict=True))
 
+    def test_what_stands_in_padding_does_not_matter(self, backend: str) -> None:
+        case = Case(2, 20, 2, 3, Masks(True, True, True))
+        expected = case.run(backend=backend)
+        case.gates = case.gates.masked_fill(~case.masks["mask"][:, :, None, None, None], torch.nan)
+        assert_equal_results(case.run(backend=backend), expected, 0.0)
+
     def test_no_steps(self, backend: str) -> None:
         case = Case(2, 0, 2, 3, Masks(True, False, False))
         y, state = slstm_scan(case.gates, case.R, case.b, case.state, backend=backend)

@@ -14,10 +14,8 @@ class Optional:
 
 OPTIONAL = (
     Optional("lightning", "train", "training"),
-    Optional("jsonargparse", "train", "command-line options and config files of training runs"),
-    Optional("yaml", "train", "YAML config files"),
+    Optional("yaml", "train", "config.yaml of other projects' checkpoints"),
     Optional("tensorboard", "train", "TensorBoard curves"),
-    Optional("rich", "train", "progress bars"),
     Optional("tokenizers", "train", "BPE tokenizers and any tokenizer.json"),
     Optional("matplotlib", "plot", "figures"),
     Optional("transformers", "hf", "Hugging Face models and tokenizers"),

@@ -1,6 +1,6 @@
 """The Transformer block of Llama, whose state is the cache of keys and values: the comparison model, and for hybrids."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -95,6 +95,17 @@ class AttentionBlock(nn.Module):
 
     def extra_repr(self) -> str:
         return f"dim={self.dim}, num_heads={self.num_heads}, rope_base={self.rope_base}"
+
+
+def keep_recent(state: Any, steps: int) -> Any:
+    """The same states with every key-value cache cut to its last `steps` steps, as Transformer-XL does between windows of
+    training; states of constant size are left as they are."""
+    if isinstance(state, AttentionState):
+        first = max(state.k.shape[1] - steps, 0)
+        return AttentionState(state.k[:, first:], state.v[:, first:], state.alive[:, first:], state.position)
+    if type(state) in (tuple, list):
+        return type(state)(keep_recent(child, steps) for child in state)
+    return state
 
 
 def positions(

@@ -9,6 +9,7 @@ from torch.utils.checkpoint import checkpoint
 from openxlstm.errors import UserError
 from openxlstm.layers import BLOCKS, LayerNorm, RMSNorm
 from openxlstm.models.config import StackConfig
+from openxlstm.ops.checks import clear_padding
 
 StackState = tuple[Any, ...]
 """One state per block."""
@@ -90,6 +91,7 @@ class BlockStack(nn.Module):
             state = (None,) * len(self.blocks)
         if len(state) != len(self.blocks):
             raise ValueError(f"the state has {len(state)} entries, the stack {len(self.blocks)} blocks")
+        x = clear_padding(x, mask)
         remember = self.config.checkpoint_activations and self.training and torch.is_grad_enabled()
         states = []
         for block, block_state in zip(self.blocks, state, strict=True):

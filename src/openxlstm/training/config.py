@@ -121,7 +121,8 @@ class TrainerConfig:
     context: tokens per sequence.
     accumulate: compute a step's gradient in this many parts (less memory, same numbers).
     tbptt: read the corpus as `batch_size` long streams and carry the state from window to window (truncated
-        backpropagation through time) instead of drawing windows at random and starting each from the empty state.
+        backpropagation through time) instead of drawing windows at random and starting each from the empty state. An
+        attention block carries the keys of the last `context` steps.
     precision: "fp32", or "bf16" for autocast with fp32 weights.
     compile: torch.compile the model.
     device: "auto", "cpu" or "cuda".

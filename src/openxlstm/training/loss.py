@@ -17,8 +17,8 @@ class TokenLoss(nn.Module):
     """A language model together with its loss.
 
     One module, because data-parallel wrappers gather parameters when a forward is entered: head and blocks must be used
-    inside one forward. `forward(ids, targets, state, reset, mask)` with ids, targets, reset, mask [B, T] returns
-    (nats [B, T] fp32, state). `mask` false (padding) passes the states through and gives 0 nats; so do targets < 0.
+    inside one forward. `forward(ids, targets, state, reset)` with ids, targets, reset [B, T] returns
+    (nats [B, T] fp32, state); a target that is IGNORE gives 0 nats.
     """
 
     def __init__(self, model: Any) -> None:

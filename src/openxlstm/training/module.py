@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from openxlstm.data import TokenBatch
 from openxlstm.errors import UserError
+from openxlstm.layers.attention import keep_recent
 from openxlstm.ops.state import detach, leaves, map_state
 from openxlstm.training.config import RunConfig
 from openxlstm.training.evaluate import some
@@ -98,7 +99,7 @@ class LanguageModule(pl.LightningModule):
             # data-parallel wrappers average gradients over processes, and what is wanted is the mean over all tokens
             self.manual_backward(nats.sum() * (world / count))
             total += nats.detach().sum().double()
-            states.append(detach(after) if settings.tbptt else None)
+            states.append(keep_recent(detach(after), settings.context) if settings.tbptt else None)
 
         norm = self._clip()
         loss = float(self._sum(total)) / count

@@ -35,5 +35,6 @@ def run(
     D = R.shape[1]
     weights: Any = (W.reshape(4 * D, -1), R[0].permute(1, 2, 0).reshape(4 * D, D), b.flatten(), torch.zeros_like(b).flatten())
     first = tuple(s.transpose(0, 1).contiguous() for s in state)  # [1, B, D] each
-    y, h, c = torch._VF.lstm(x, first, weights, True, 1, 0.0, x.requires_grad or W.requires_grad, False, True)  # type: ignore[attr-defined]
+    train = torch.is_grad_enabled()  # cuDNN keeps what its backward needs only when told
+    y, h, c = torch._VF.lstm(x, first, weights, True, 1, 0.0, train, False, True)  # type: ignore[attr-defined]
     return y[:, :, None], LSTMState(h.transpose(0, 1), c.transpose(0, 1))

@@ -5,10 +5,10 @@ from typing import Any
 from torch import Tensor
 
 from openxlstm.ops.backend import Backend, choose
-from openxlstm.ops.checks import check_same_device, check_shape, check_time_mask
+from openxlstm.ops.checks import check_same_device, check_shape, check_time_mask, clear_padding
 from openxlstm.ops.headwise import head_gates
 from openxlstm.ops.lstm import aten, reference, stepwise
-from openxlstm.ops.numerics import accumulation_dtype
+from openxlstm.ops.numerics import accumulation_dtype, full_precision
 from openxlstm.ops.state import LSTMState, empty_lstm_state
 
 TORCH = Backend("torch", stepwise.scan)
@@ -16,6 +16,7 @@ REFERENCE = Backend("reference", reference.scan)
 BACKENDS = (TORCH, REFERENCE)
 
 
+@full_precision
 def lstm_scan(
     gates: Tensor,
     R: Tensor,
@@ -52,11 +53,13 @@ def lstm_scan(
         for name, x in state._asdict().items():
             check_shape(f"state.{name}", x, (B, H, D))
     check_same_device(gates=gates, R=R, b=b, reset=reset, mask=mask, **state._asdict())
+    gates = clear_padding(gates, mask)
     args = (gates, R, b, state)
     options = dict(reset=reset, mask=mask)
     return choose(BACKENDS, backend, *args, **options).run(*args, **options)
 
 
+@full_precision
 def lstm_layer(
     x: Tensor,
     W: Tensor,
@@ -87,6 +90,11 @@ def lstm_layer(
     check_time_mask("mask", mask, B, T)
     if state is None:
         state = empty_lstm_state(B, H, D, device=x.device, dtype=accumulation_dtype(x, W, R, b))
+    else:
+        for name, leaf in state._asdict().items():
+            check_shape(f"state.{name}", leaf, (B, H, D))
+    check_same_device(x=x, W=W, R=R, b=b, reset=reset, mask=mask, **state._asdict())
+    x = clear_padding(x, mask)
     args = (x, W, R, b, state)
     options = dict(reset=reset, mask=mask)
     return choose(LAYER_BACKENDS, backend, *args, **options).run(*args, **options)

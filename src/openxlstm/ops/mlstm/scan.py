@@ -5,7 +5,7 @@ from typing import Any
 from torch import Tensor
 
 from openxlstm.ops.backend import Backend, choose
-from openxlstm.ops.checks import check_gate, check_same_device, check_shape, check_time_mask
+from openxlstm.ops.checks import check_gate, check_same_device, check_shape, check_time_mask, clear_padding
 from openxlstm.ops.mlstm import chunkwise, reference
 from openxlstm.ops.numerics import accumulation_dtype, full_precision
 from openxlstm.ops.state import MLSTMState, empty_mlstm_state
@@ -68,6 +68,7 @@ def mlstm_scan(
         check_shape("state.n", state.n, (B, H, K))
         check_shape("state.m", state.m, (B, H))
     check_same_device(q=q, k=k, v=v, i_pre=i_pre, f_pre=f_pre, reset=reset, mask=mask, **state._asdict())
+    q, k, v, i_pre, f_pre = (clear_padding(x, mask) for x in (q, k, v, i_pre, f_pre))
     args = (q, k, v, i_pre, f_pre, state)
     options: dict[str, Any] = dict(
         reset=reset, mask=mask, input_gate=input_gate, normalize=normalize, eps=eps, chunk_size=chunk_size

@@ -5,7 +5,7 @@ from typing import Any
 from torch import Tensor
 
 from openxlstm.ops.backend import Backend, choose
-from openxlstm.ops.checks import check_gate, check_same_device, check_shape, check_time_mask
+from openxlstm.ops.checks import check_gate, check_same_device, check_shape, check_time_mask, clear_padding
 from openxlstm.ops.numerics import accumulation_dtype, full_precision
 from openxlstm.ops.slstm import reference, stepwise
 from openxlstm.ops.state import SLSTMState, empty_slstm_state
@@ -54,6 +54,7 @@ def slstm_scan(
         for name, x in state._asdict().items():
             check_shape(f"state.{name}", x, (B, H, D))
     check_same_device(gates=gates, R=R, b=b, reset=reset, mask=mask, **state._asdict())
+    gates = clear_padding(gates, mask)
     args = (gates, R, b, state)
     options: dict[str, Any] = dict(reset=reset, mask=mask, forget_gate=forget_gate)
     return choose(BACKENDS, backend, *args, **options).run(*args, **options)

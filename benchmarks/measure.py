@@ -1,0 +1,94 @@
+"""Timing that can be believed: both sides in one process, in turn, medians, and a record of what ran where."""
+
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+def alternate(sides: dict[str, Callable[[], object]], *, rounds: int = 15, warmup: int = 3) -> dict[str, list[float]]:
+    """Milliseconds of each side, taken in turn: whatever slows the machine down slows all of them."""
+    for _ in range(warmup):
+        for run in sides.values():
+            run()
+    times: dict[str, list[float]] = {name: [] for name in sides}
+    for _ in range(rounds):
+        for name, run in sides.items():
+            start = time.perf_counter()
+            run()
+            times[name].append((time.perf_counter() - start) * 1e3)
+    return times
+
+
+def compare(sides: dict[str, Callable[[], object]], ours: str, **options: Any) -> dict[str, Any]:
+    """Medians of all sides, and how many times faster `ours` is than each other one (median of the ratios of each round)."""
+    busy = BusyElsewhere()
+    times = alternate(sides, **options)
+    ratios = {
+        name: statistics.median(other / own for other, own in zip(series, times[ours], strict=True))
+        for name, series in times.items()
+        if name != ours
+    }
+    medians = {name: statistics.median(series) for name, series in times.items()}
+    return {"milliseconds": medians, "times_faster": ratios, "foreign_cpus": busy.read()}
+
+
+class BusyElsewhere:
+    """CPUs that other processes kept busy since this was made (Linux; elsewhere None)."""
+
+    def __init__(self) -> None:
+        self.start = self._now()
+
+    def read(self) -> float | None:
+        if self.start is None:
+            return None
+        (busy0, own0, wall0), (busy, own, wall) = self.start, self._now()  # type: ignore[misc]
+        return round(max(0.0, (busy - busy0) - (own - own0)) / (wall - wall0), 2)
+
+    @staticmethod
+    def _now() -> tuple[float, float, float] | None:
+        try:
+            fields = [int(x) for x in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]]
+        except OSError:
+            return None
+        busy = (sum(fields[:8]) - fields[3] - fields[4]) / os.sysconf("SC_CLK_TCK")
+        return busy, time.process_time(), time.perf_counter()
+
+
+def environment(packages: tuple[str, ...] = ()) -> dict[str, Any]:
+    """What a reader needs to judge or repeat a number."""
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": "python " + " ".join(sys.argv),
+        "commit": _git("rev-parse", "HEAD"),
+        "uncommitted_changes": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        "system": platform.platform(terse=True),
+        "cpu": _cpu(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in ("torch", "numpy", *packages)},
+    }
+
+
+def _git(*args: str) -> str:
+    here = Path(__file__).parent
+    return subprocess.run(["git", *args], cwd=here, capture_output=True, text=True, check=False).stdout.strip()
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    fields = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    return f"{fields.get('model name', '?')} (family {fields.get('cpu family')}, model {fields.get('model')})"
