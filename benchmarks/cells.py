@@ -10,6 +10,7 @@ normaliser's), so of those only dv is compared and the distance of both sides fr
 
 import argparse
 import json
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -39,6 +40,7 @@ def forward_and_backward(forward: Callable[[], Tensor], inputs: list[Tensor]) ->
 
 
 def relative(x: Tensor, truth: Tensor) -> float:
+    x, truth = x.detach(), truth.detach()
     return float((x.double() - truth.double()).abs().max() / truth.double().abs().max())
 
 
@@ -118,11 +120,9 @@ def gradient_errors(
 
 
 def memory_case(lengths: tuple[int, ...]) -> dict[str, Any]:
-    """Growth of the peak memory of one forward + backward with T, each length in a process of its own."""
-    import subprocess
-
+    """Growth of the peak memory of one forward + backward with T (Linux), each length in a process of its own."""
     code = (
-        "import resource, sys, torch\n"
+        "import re, sys, torch\n"
         "from openxlstm.ops import mlstm_scan, slstm_scan\n"
         "torch.set_num_threads(1)\n"
         "kind, T = sys.argv[1], int(sys.argv[2])\n"
@@ -134,9 +134,10 @@ def memory_case(lengths: tuple[int, ...]) -> dict[str, Any]:
         "torch.randn(4, 2, 32, requires_grad=True)]\n"
         "scan = mlstm_scan if kind == 'mlstm' else slstm_scan\n"
         "scan(*inputs(128))[0].sum().backward()\n"
-        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "peak = lambda: int(re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1])\n"
+        "before = peak()\n"
         "scan(*inputs(T))[0].sum().backward()\n"
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)\n"
+        "print(peak() - before)\n"
     )
     grown = {}
     for kind in ("mlstm", "slstm"):

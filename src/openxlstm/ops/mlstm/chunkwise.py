@@ -104,6 +104,10 @@ class _Group:
         """[X, T] -> this group's [X, N, L]."""
         return x[:, self.steps].unflatten(1, (self.count, self.length))
 
+    def columns(self, x: Tensor) -> Tensor:
+        """[X, T] -> this group's [X * N, L, 1]."""
+        return self.rows(x).reshape(-1, self.length, 1)
+
     def store(self, x: Tensor, into: Tensor) -> None:
         """The inverse of `matrices`."""
         B, _, H, W = into.shape
@@ -121,74 +125,91 @@ def _groups(T: int, L: int, memories: int, device: torch.device) -> list[_Group]
     return groups
 
 
-class _GateRows(NamedTuple):
-    """The gates with memories first, [X, T] each."""
+class _Gates(NamedTuple):
+    """Everything that follows from the gates alone, X memories first, C chunks. Small, so it is kept for the backward pass."""
 
-    log_i: Tensor
-    log_f: Tensor
-    reset: Tensor | None
+    row: Tensor  # [X, T]  b - m in gate precision: D_ts = exp(row_t + col_s)
+    col: Tensor  # [X, T]  e in gate precision
+    r: Tensor  # [X, T]
+    w: Tensor  # [X, T]
+    g: Tensor  # [X, C]
+    m: Tensor  # [X, T]
+    m_last: Tensor  # [X]  stabiliser of the last state, in gate precision
+    segment: Tensor | None  # [X, T]  how many documents began in this chunk up to here
 
-    def of(self, group: _Group) -> "_GateRows":
-        """[X, N, L] each"""
-        reset = None if self.reset is None else group.rows(self.reset)
-        return _GateRows(group.rows(self.log_i), group.rows(self.log_f), reset)
-
-
-@dataclass
-class _Gates:
-    """Everything that follows from the gates of one group. Shapes [X, N, L] and [X, N]; D [X * N, L, L]."""
-
-    D: Tensor
-    r: Tensor
-    w: Tensor
-    g: Tensor
-    m: Tensor
-    m_last: Tensor  # [X], stabiliser of the state that leaves the group
+    def weights(self, group: _Group, dtype: torch.dtype) -> Tensor:
+        """D of one group, [X * N, L, L]."""
+        row, col, L = group.rows(self.row), group.rows(self.col), group.length
+        D = torch.empty(*row.shape, L, dtype=dtype, device=row.device)
+        torch.add(row[..., :, None], col[..., None, :], out=D)
+        segment = None if self.segment is None else group.rows(self.segment)
+        D.masked_fill_(_hidden(L, segment, row.device), -torch.inf)
+        return D.exp_().view(-1, L, L)
 
 
-def _gates(rows: _GateRows, m_prev: Tensor, dtype: torch.dtype) -> _Gates:
-    """`rows` of one group, [X, N, L] each, and the stabiliser [X] that enters it."""
-    log_i, log_f, reset = rows
-    X, N, L = log_i.shape
-    device = log_i.device
-    segment = None
+def _hidden(L: int, segment: Tensor | None, device: torch.device) -> Tensor:
+    """[..., t, s] true where step t may not see step s of its chunk: it comes later, or belongs to an earlier document."""
+    future = torch.ones(L, L, dtype=torch.bool, device=device).triu(1)
+    return future if segment is None else future | (segment[..., :, None] != segment[..., None, :])
+
+
+def _gates(log_i: Tensor, log_f: Tensor, m0: Tensor, reset: Tensor | None, L: int, dtype: torch.dtype) -> _Gates:
+    """log_i, log_f [B, T, H], m0 [X], reset [B, T] or None. All whole chunks at once, then the rest of T mod L steps."""
+    B, T, H = log_i.shape
+    precise = gate_dtype(log_i.device)
+    log_i, log_f = (x.transpose(1, 2).to(precise).reshape(B * H, T) for x in (log_i, log_f))
+    reset = None if reset is None else reset[:, None].expand(B, H, T).reshape(B * H, T)
+    parts: list[_Gates] = []
+    m_last = m0.to(precise)
+    for steps, length in ((slice(0, T - T % L), L), (slice(T - T % L, T), T % L)):
+        if length and steps.stop > steps.start:
+            cut_i, cut_f = (x[:, steps].unflatten(1, (-1, length)) for x in (log_i, log_f))
+            cut_reset = None if reset is None else reset[:, steps].unflatten(1, (-1, length))
+            parts.append(_chunk_gates(cut_i, cut_f, cut_reset, m_last, dtype))
+            m_last = parts[-1].m_last
+
+    def join(name: str) -> Tensor:
+        return torch.cat([getattr(part, name).flatten(1) for part in parts], 1)
+
+    row, col, r, w, g, m = (join(name) for name in ("row", "col", "r", "w", "g", "m"))
+    return _Gates(row, col, r, w, g, m, m_last, None if reset is None else join("segment"))
+
+
+def _chunk_gates(log_i: Tensor, log_f: Tensor, reset: Tensor | None, m_prev: Tensor, dtype: torch.dtype) -> _Gates:
+    """log_i, log_f, reset [X, N, L], m_prev [X]; the same shapes in the answer."""
     if reset is not None:
-        segment = reset.cumsum(-1)  # [X, N, L] how many documents of this chunk began up to here
         log_f = log_f.masked_fill(reset, 0.0)  # nothing passes a reset, so its gate has no meaning
     b = log_f.cumsum(-1)
     e = log_i - b
     b_last = b[..., -1]
-    future = torch.ones(L, L, dtype=torch.bool, device=device).triu(1)  # [t, s], s > t
-    if segment is None:
-        hidden = future
+    if reset is None:
         best = e.cummax(-1).values
         written = best[..., -1] + b_last
-        kept = b_last
-        incoming = None
-    else:
-        hidden = future | (segment[..., :, None] != segment[..., None, :])  # [X, N, L, L]
-        best = e[..., None, :].masked_fill(hidden, MASKED_LOG_GATE).amax(-1)
-        leaves = segment == segment[..., -1:]
-        written = e.masked_fill(~leaves, MASKED_LOG_GATE).amax(-1) + b_last
-        incoming = segment == 0
-        kept = b_last.masked_fill(~incoming[..., -1], MASKED_LOG_GATE)
-    m_in = torch.empty(X, N, dtype=b.dtype, device=device)
-    m_last = m_prev
-    for c in range(N):
-        m_in[:, c] = m_last
-        m_last = torch.maximum(kept[:, c] + m_last, written[:, c]).clamp_min(EMPTY_M)
-    m_out = torch.cat([m_in[:, 1:], m_last[:, None]], 1)
-    arriving = m_in[..., None] if incoming is None else torch.where(incoming, m_in[..., None], MASKED_LOG_GATE)
+        # m_out of chunk c = max(b_last + m_in, written), unrolled: with sums of b_last taken out it is a running maximum
+        total = b_last.cumsum(-1)
+        m_out = total + torch.maximum((written - total).cummax(-1).values, m_prev[:, None])
+        m_out = m_out.clamp_min(EMPTY_M)
+        m_in = torch.cat([m_prev[:, None], m_out[:, :-1]], 1)
+        m = (b + torch.maximum(m_in[..., None], best)).clamp_min(EMPTY_M)
+        r = torch.exp(b + m_in[..., None] - m)
+        w = torch.exp(e + (b_last - m_out)[..., None])
+        g = torch.exp(b_last + m_in - m_out)
+        return _Gates(b - m, e, r.to(dtype), w.to(dtype), g.to(dtype), m.to(dtype), m_out[:, -1], None)
+    segment = reset.cumsum(-1)
+    arrives, leaves = segment == 0, segment == segment[..., -1:]
+    best = e[..., None, :].masked_fill(_hidden(e.shape[-1], segment, e.device), MASKED_LOG_GATE).amax(-1)
+    written = e.masked_fill(~leaves, MASKED_LOG_GATE).amax(-1) + b_last
+    kept = b_last.masked_fill(~arrives[..., -1], MASKED_LOG_GATE)
+    m_chunks = [m_prev]
+    for c in range(e.shape[1]):
+        m_chunks.append(torch.maximum(kept[:, c] + m_chunks[-1], written[:, c]).clamp_min(EMPTY_M))
+    m_in, m_out = torch.stack(m_chunks[:-1], 1), torch.stack(m_chunks[1:], 1)
+    arriving = m_in[..., None].masked_fill(~arrives, MASKED_LOG_GATE)
     m = (b + torch.maximum(arriving, best)).clamp_min(EMPTY_M)
-    exponent = torch.empty(X, N, L, L, dtype=dtype, device=device)
-    torch.add((b - m)[..., :, None], e[..., None, :], out=exponent)
-    D = exponent.masked_fill_(hidden, -torch.inf).exp_().view(X * N, L, L)
     r = torch.exp(b + arriving - m)
-    w_exponent = e + (b_last - m_out)[..., None]
-    if segment is not None:
-        w_exponent = w_exponent.masked_fill(~leaves, -torch.inf)
+    w = torch.exp((e + (b_last - m_out)[..., None]).masked_fill(~leaves, -torch.inf))
     g = torch.exp(kept + m_in - m_out)
-    return _Gates(D, r.to(dtype), w_exponent.exp().to(dtype), g.to(dtype), m.to(dtype), m_last)
+    return _Gates(b - m, e, r.to(dtype), w.to(dtype), g.to(dtype), m.to(dtype), m_out[:, -1], segment)
 
 
 class _Chunkwise(torch.autograd.Function):
@@ -208,108 +229,97 @@ class _Chunkwise(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         B, T, H, K = q.shape
         V, X, dtype, scale = v.shape[-1], B * H, C0.dtype, K**-0.5
-        gates = _gate_rows(log_i, log_f, reset)
+        gates = _gates(log_i, log_f, m0.reshape(X), reset, options.chunk_size, dtype)
         groups = _groups(T, options.chunk_size, X, q.device)
         num_chunks = groups[-1].first + groups[-1].count
-        C, n, m = C0.reshape(X, K, V), n0.reshape(X, 1, K), m0.reshape(X).to(gates.log_i.dtype)
-        C_in = torch.empty(X, num_chunks, K, V, dtype=dtype, device=q.device)  # state that enters each chunk
-        n_in = torch.empty(X, num_chunks, 1, K, dtype=dtype, device=q.device)
-        m_in = torch.empty(X, len(groups), dtype=m.dtype, device=q.device)  # stabiliser that enters each group
+        C = torch.empty(X, num_chunks + 1, K, V, dtype=dtype, device=q.device)  # state that enters each chunk, and the last one
+        n = torch.empty(X, num_chunks + 1, 1, K, dtype=dtype, device=q.device)
+        C[:, 0], n[:, 0] = C0.reshape(X, K, V), n0.reshape(X, 1, K)
         h = torch.empty(B, T, H, V, dtype=v.dtype, device=q.device)
         nq = torch.empty(X, T, dtype=dtype, device=q.device)  # n q / sqrt(K)
-        for index, group in enumerate(groups):
-            m_in[:, index] = m
-            G = _gates(gates.of(group), m, dtype)
-            m = G.m_last
+        for group in groups:
             Q, Km, Vm = (group.matrices(x, dtype) for x in (q, k, v))
-            Kw = Km * G.w.reshape(-1, G.w.shape[-1], 1)
+            Kw = Km * group.columns(gates.w)
             written = torch.bmm(Kw.transpose(1, 2), Vm).view(X, group.count, K, V)
             written_n = Kw.sum(1).view(X, group.count, 1, K)
             for c in range(group.count):
                 at = group.first + c
-                C_in[:, at], n_in[:, at] = C, n
-                decay = G.g[:, c, None, None]
-                C = torch.addcmul(written[:, c], C, decay)
-                n = torch.addcmul(written_n[:, c], n, decay)
-            S = torch.bmm(Q, Km.transpose(1, 2)).mul_(G.D)
-            Qr = Q * G.r.reshape(-1, group.length, 1)
-            num = torch.bmm(S, Vm).baddbmm_(Qr, C_in[:, group.chunks].reshape(-1, K, V))
-            nq_group = S.sum(-1).add_((Qr * n_in[:, group.chunks].reshape(-1, 1, K)).sum(-1)).mul_(scale).view_as(G.m)
+                kept = gates.g[:, at, None, None]
+                torch.addcmul(written[:, c], C[:, at], kept, out=C[:, at + 1])
+                torch.addcmul(written_n[:, c], n[:, at], kept, out=n[:, at + 1])
+            S = torch.bmm(Q, Km.transpose(1, 2)).mul_(gates.weights(group, dtype))
+            Qr = Q.mul(group.columns(gates.r))
+            num = torch.bmm(S, Vm).baddbmm_(Qr, C[:, group.chunks].reshape(-1, K, V))
+            nq_group = S.sum(-1).add_((Qr * n[:, group.chunks].reshape(-1, 1, K)).sum(-1)).mul_(scale)
+            nq_group = nq_group.view(X, group.count, group.length)
             group.rows(nq).copy_(nq_group)
-            group.store(num.mul_((scale * _read_scale(nq_group, G.m, options)).reshape(-1, group.length, 1)), h)
+            group.store(num.mul_((scale * _read_scale(nq_group, group.rows(gates.m), options)).view(-1, group.length, 1)), h)
         ctx.options, ctx.groups, ctx.scale = options, groups, scale
-        ctx.save_for_backward(q, k, v, log_i, log_f, h, nq, C_in, n_in, m_in, C, n, reset)
+        ctx.save_for_backward(q, k, v, h, nq, C, n, reset, *gates)
         ctx.set_materialize_grads(False)
-        m_out = m.to(dtype).view(B, H)
-        ctx.mark_non_differentiable(m_out)
-        return h, C.view(B, H, K, V), n.view(B, H, K), m_out
+        m_last = gates.m_last.to(dtype).view(B, H)
+        ctx.mark_non_differentiable(m_last)
+        return h, C[:, -1].clone().view(B, H, K, V), n[:, -1].clone().view(B, H, K), m_last
 
     @staticmethod
     @once_differentiable
     @full_precision
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        dh, dC, dn, _ = grads
-        q, k, v, log_i, log_f, h, nq, C_in, n_in, m_in, C, n, reset = ctx.saved_tensors
-        options, scale = ctx.options, ctx.scale
+        dh, dC_last, dn_last, _ = grads
+        q, k, v, h, nq, C, n, reset, *saved = ctx.saved_tensors
+        gates, options, scale = _Gates(*saved), ctx.options, ctx.scale
         B, T, H, K = q.shape
         V, X, dtype = v.shape[-1], B * H, C.dtype
-        gates = _gate_rows(log_i, log_f, reset)
         dh = torch.zeros_like(h) if dh is None else dh
-        dC = torch.zeros_like(C) if dC is None else dC.reshape(X, K, V)
-        dn = torch.zeros_like(n) if dn is None else dn.reshape(X, 1, K)
+        dC = C.new_zeros(X, K, V) if dC_last is None else dC_last.reshape(X, K, V)  # of the state that leaves the chunk
+        dn = n.new_zeros(X, 1, K) if dn_last is None else dn_last.reshape(X, 1, K)
         dq, dk, dv = (torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in (q, k, v))
         d_log_i, d_log_f = (torch.empty(X, T, dtype=dtype, device=q.device) for _ in range(2))
-        C_out, n_out = C, n  # state that leaves the group
-        for index in range(len(ctx.groups) - 1, -1, -1):
-            group = ctx.groups[index]
-            L = group.length
-            rows = gates.of(group)
-            G = _gates(rows, m_in[:, index], dtype)
-            Q, Km, Vm, dHm = (group.matrices(x, dtype) for x in (q, k, v, dh))
-            read = _read_scale(group.rows(nq), G.m, options)
+        for group in reversed(ctx.groups):
+            L, N = group.length, group.count
+            Q, Km, Vm, dnum = (group.matrices(x, dtype) for x in (q, k, v, dh))
+            m, nq_group = group.rows(gates.m), group.rows(nq)
+            read = _read_scale(nq_group, m, options)
             dnq = torch.zeros_like(read)
             if options.normalize:  # through |n q| where it is the larger one
-                above = group.rows(nq).abs() >= inverse_scale(G.m)
-                dot = (dHm * group.matrices(h, dtype)).sum(-1).view_as(read)
-                dnq = -scale * dot * read * group.rows(nq).sign() * above
+                above = nq_group.abs() >= inverse_scale(m)
+                dot = (dh[:, group.steps].to(dtype) * h[:, group.steps]).sum(-1)  # [B, N L, H]
+                dnq = -scale * dot.transpose(1, 2).reshape(X, N, L) * read * nq_group.sign() * above
             dnq = dnq.reshape(-1, L, 1)
-            dnum = dHm * (scale * read).reshape(-1, L, 1)  # cotangent of S V + r Q C
-            r, w = G.r.reshape(-1, L, 1), G.w.reshape(-1, L, 1)
+            dnum = dnum * (scale * read).reshape(-1, L, 1)  # cotangent of S V + r Q C
+            r, w = group.columns(gates.r), group.columns(gates.w)
             Qr = Q * r
-            C_group = C_in[:, group.chunks].reshape(-1, K, V)
-            n_group = n_in[:, group.chunks].reshape(-1, 1, K)
-            dC_read = torch.bmm(Qr.transpose(1, 2), dnum).view(X, group.count, K, V)
-            dn_read = torch.bmm(dnq.transpose(1, 2), Qr).view(X, group.count, 1, K)
-            anchor = (dC * C_out).sum((1, 2)) + (dn * n_out).sum((1, 2))  # [X] d loss / d log of the leaving state's size
+            dC_read = torch.bmm(Qr.transpose(1, 2), dnum).view(X, N, K, V)
+            dn_read = torch.bmm(dnq.transpose(1, 2), Qr).view(X, N, 1, K)
+            after = group.first + N
+            anchor = (dC * C[:, after]).sum((1, 2)) + (dn * n[:, after]).sum((1, 2))  # [X] <dC, C> + <dn, n>
             dC_out, dn_out = torch.empty_like(dC_read), torch.empty_like(dn_read)
-            for c in range(group.count - 1, -1, -1):
-                dC_out[:, c], dn_out[:, c] = dC, dn
-                decay = G.g[:, c, None, None]
-                dC = torch.addcmul(dC_read[:, c], dC, decay)
-                dn = torch.addcmul(dn_read[:, c], dn, decay)
+            dC_out[:, -1], dn_out[:, -1] = dC, dn
+            for c in range(N - 1, 0, -1):
+                kept = gates.g[:, group.first + c, None, None]
+                torch.addcmul(dC_read[:, c], dC_out[:, c], kept, out=dC_out[:, c - 1])
+                torch.addcmul(dn_read[:, c], dn_out[:, c], kept, out=dn_out[:, c - 1])
+            kept = gates.g[:, group.first, None, None]
+            dC = torch.addcmul(dC_read[:, 0], dC_out[:, 0], kept)
+            dn = torch.addcmul(dn_read[:, 0], dn_out[:, 0], kept)
             dC_out, dn_out = dC_out.view(-1, K, V), dn_out.view(-1, 1, K)
-            S = torch.bmm(Q, Km.transpose(1, 2)).mul_(G.D)
-            dS = torch.baddbmm(dnq, dnum, Vm.transpose(1, 2)).mul_(G.D)
+            D = gates.weights(group, dtype)
+            S = torch.bmm(Q, Km.transpose(1, 2)).mul_(D)
+            dS = torch.baddbmm(dnq, dnum, Vm.transpose(1, 2)).mul_(D)
             dVm = torch.bmm(S.transpose(1, 2), dnum).baddbmm_(Km * w, dC_out)
-            dQ = torch.baddbmm(dnq * n_group, dnum, C_group.transpose(1, 2)).mul_(r).baddbmm_(dS, Km)
+            C_in, n_in = C[:, group.chunks].reshape(-1, K, V), n[:, group.chunks].reshape(-1, 1, K)
+            dQ = torch.baddbmm(dnq * n_in, dnum, C_in.transpose(1, 2)).mul_(r).baddbmm_(dS, Km)
             dK = torch.baddbmm(dn_out, Vm, dC_out.transpose(1, 2)).mul_(w).baddbmm_(dS.transpose(1, 2), Q)
-            size_i = (Km * dK).sum(-1).view(X, group.count * L)  # d loss / d log i_t
+            size_i = (Km * dK).sum(-1).view(X, N * L)  # d loss / d log i_t
             size_q = (Q * dQ).sum(-1).view_as(size_i)
             d_log_i[:, group.steps] = size_i
-            d_log_f[:, group.steps] = _forget_gradient(size_q - size_i, anchor, rows.reset)
+            d_log_f[:, group.steps] = _forget_gradient(size_q - size_i, anchor)
             for x, into in ((dQ, dq), (dK, dk), (dVm, dv)):
                 group.store(x, into)
-            C_out, n_out = C_in[:, group.first], n_in[:, group.first]
         d_log_i, d_log_f = (x.view(B, H, T).transpose(1, 2) for x in (d_log_i, d_log_f))
+        if reset is not None:
+            d_log_f = d_log_f.masked_fill(reset[..., None], 0.0)
         return dq, dk, dv, d_log_i, d_log_f, dC.view(B, H, K, V), dn.view(B, H, K), None, None, None
-
-
-def _gate_rows(log_i: Tensor, log_f: Tensor, reset: Tensor | None) -> _GateRows:
-    """[B, T, H] -> [X, T] in gate precision; reset [B, T] -> [X, T]."""
-    B, T, H = log_i.shape
-    precise = gate_dtype(log_i.device)
-    log_i, log_f = (x.transpose(1, 2).to(precise).reshape(B * H, T) for x in (log_i, log_f))
-    return _GateRows(log_i, log_f, None if reset is None else reset[:, None].expand(B, H, T).reshape(B * H, T))
 
 
 def _read_scale(nq: Tensor, m: Tensor, options: _Options) -> Tensor:
@@ -319,11 +329,10 @@ def _read_scale(nq: Tensor, m: Tensor, options: _Options) -> Tensor:
     return 1.0 / (torch.maximum(nq.abs(), inverse_scale(m)) + options.eps)
 
 
-def _forget_gradient(change: Tensor, anchor: Tensor, reset: Tensor | None) -> Tensor:
+def _forget_gradient(change: Tensor, anchor: Tensor) -> Tensor:
     """log f_t scales all that was written before t in all that is read from t on. Both differ from the sums over one step by
     what lies wholly after t, which cancels: d log f_t = sum_{u>=t} (q_u dq_u - k_u dk_u) + <dC, C> + <dn, n> of the state that
     leaves the group. `change` [X, T'] is the summand, `anchor` [X] the last two terms; starting again at every group keeps
     rounding errors from adding up over long sequences."""
     precise = change.to(gate_dtype(change.device))
-    total = precise.flip(-1).cumsum(-1).flip(-1) + anchor[:, None]
-    return total if reset is None else total.masked_fill(reset.flatten(1), 0.0)
+    return precise.flip(-1).cumsum(-1).flip(-1) + anchor[:, None]
