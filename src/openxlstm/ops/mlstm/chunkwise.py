@@ -10,7 +10,7 @@ stabiliser that enters the chunk
     g    = exp(b_L + m_prev - m_L)                what is left of the incoming memory
 
 Every exponent is <= 0. Chunks are worked off in groups: enough matrices at once to keep the cores busy, few enough to stay
-in cache, and memory beyond inputs and outputs is one state per chunk.
+in cache. The backward pass needs one state per chunk, K V / L numbers a step.
 """
 
 from dataclasses import dataclass
@@ -64,7 +64,7 @@ def scan(
         log_i = log_i.masked_fill(~mask[..., None], MASKED_LOG_GATE)
         log_f = log_f.masked_fill(~mask[..., None], 0.0)
     C, n = state.C.to(dtype), state.n.to(dtype)
-    how = _Options(normalize=normalize, eps=eps, chunk_size=min(chunk_size or CHUNK_SIZE, T))
+    how = _Options(normalize, eps, min(chunk_size or CHUNK_SIZE, T), differentiable=torch.is_grad_enabled())
     h, C, n, m = _Chunkwise.apply(q, k, v, log_i, log_f, C, n, state.m.detach(), reset, how)
     if mask is not None:
         h = h * mask[..., None, None]
@@ -76,6 +76,7 @@ class _Options:
     normalize: bool
     eps: float
     chunk_size: int
+    differentiable: bool  # keep what the backward pass needs
 
 
 @dataclass(frozen=True)
@@ -96,9 +97,9 @@ class _Group:
         return slice(self.first, self.first + self.count)
 
     def matrices(self, x: Tensor, dtype: torch.dtype) -> Tensor:
-        """[B, T, H, W] -> this group's [X * N, L, W]."""
-        x = x[:, self.steps].unflatten(1, (self.count, self.length)).permute(0, 3, 1, 2, 4)
-        return x.to(dtype).reshape(-1, self.length, x.shape[-1])
+        """[B, T, H, W] -> a copy of this group's [X * N, L, W]."""
+        x = self.place(x)
+        return torch.empty(x.shape, dtype=dtype, device=x.device).copy_(x).view(-1, self.length, x.shape[-1])
 
     def rows(self, x: Tensor) -> Tensor:
         """[X, T] -> this group's [X, N, L]."""
@@ -108,11 +109,14 @@ class _Group:
         """[X, T] -> this group's [X * N, L, 1]."""
         return self.rows(x).reshape(-1, self.length, 1)
 
+    def place(self, x: Tensor) -> Tensor:
+        """Where `matrices` comes from: [B, T, H, W] -> a view [B, H, N, L, W] of this group's part."""
+        return x[:, self.steps].unflatten(1, (self.count, self.length)).permute(0, 3, 1, 2, 4)
+
     def store(self, x: Tensor, into: Tensor) -> None:
         """The inverse of `matrices`."""
-        B, _, H, W = into.shape
-        x = x.view(B, H, self.count, self.length, W).permute(0, 2, 3, 1, 4)
-        into[:, self.steps].unflatten(1, (self.count, self.length)).copy_(x)
+        place = self.place(into)
+        place.copy_(x.view(place.shape))
 
 
 def _groups(T: int, L: int, memories: int, device: torch.device) -> list[_Group]:
@@ -142,9 +146,10 @@ class _Gates(NamedTuple):
         row, col, L = group.rows(self.row), group.rows(self.col), group.length
         D = torch.empty(*row.shape, L, dtype=dtype, device=row.device)
         torch.add(row[..., :, None], col[..., None, :], out=D)
-        segment = None if self.segment is None else group.rows(self.segment)
-        D.masked_fill_(_hidden(L, segment, row.device), -torch.inf)
-        return D.exp_().view(-1, L, L)
+        D = D.exp_().view(-1, L, L)  # inf where s > t, perhaps, but not for long
+        if self.segment is not None:
+            D.masked_fill_(_hidden(L, group.rows(self.segment), row.device).view(-1, L, L), 0.0)
+        return D.tril_()
 
 
 def _hidden(L: int, segment: Tensor | None, device: torch.device) -> Tensor:
@@ -212,6 +217,24 @@ def _chunk_gates(log_i: Tensor, log_f: Tensor, reset: Tensor | None, m_prev: Ten
     return _Gates(b - m, e, r.to(dtype), w.to(dtype), g.to(dtype), m.to(dtype), m_out[:, -1], segment)
 
 
+def _states(C: Tensor, n: Tensor, Kw: Tensor, Vm: Tensor, g: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """From the state [X, K, V], [X, 1, K] that enters a group: those that enter its chunks, [X * N, K, V] and [X * N, 1, K],
+    and the one that leaves it. Kw [X * N, L, K] are the keys times w, Vm [X * N, L, V] the values, g [X, N] what each chunk
+    keeps."""
+    X, N = g.shape
+    written = torch.bmm(Kw.transpose(1, 2), Vm).unflatten(0, (X, N))
+    written_n = Kw.sum(1, keepdim=True).unflatten(0, (X, N))
+    C_in, n_in = torch.empty_like(written), torch.empty_like(written_n)
+    C_in[:, 0], n_in[:, 0] = C, n
+    for c in range(N - 1):
+        kept = g[:, c, None, None]
+        torch.addcmul(written[:, c], C_in[:, c], kept, out=C_in[:, c + 1])
+        torch.addcmul(written_n[:, c], n_in[:, c], kept, out=n_in[:, c + 1])
+    kept = g[:, -1, None, None]
+    C, n = torch.addcmul(written[:, -1], C_in[:, -1], kept), torch.addcmul(written_n[:, -1], n_in[:, -1], kept)
+    return C_in.flatten(0, 1), n_in.flatten(0, 1), C, n
+
+
 class _Chunkwise(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -231,35 +254,30 @@ class _Chunkwise(torch.autograd.Function):
         V, X, dtype, scale = v.shape[-1], B * H, C0.dtype, K**-0.5
         gates = _gates(log_i, log_f, m0.reshape(X), reset, options.chunk_size, dtype)
         groups = _groups(T, options.chunk_size, X, q.device)
-        num_chunks = groups[-1].first + groups[-1].count
-        C = torch.empty(X, num_chunks + 1, K, V, dtype=dtype, device=q.device)  # state that enters each chunk, and the last one
-        n = torch.empty(X, num_chunks + 1, 1, K, dtype=dtype, device=q.device)
-        C[:, 0], n[:, 0] = C0.reshape(X, K, V), n0.reshape(X, 1, K)
+        C, n = C0.reshape(X, K, V), n0.reshape(X, 1, K)
+        states: list[Tensor] = []  # those that enter each chunk, by group
         h = torch.empty(B, T, H, V, dtype=v.dtype, device=q.device)
         nq = torch.empty(X, T, dtype=dtype, device=q.device)  # n q / sqrt(K)
         for group in groups:
             Q, Km, Vm = (group.matrices(x, dtype) for x in (q, k, v))
-            Kw = Km * group.columns(gates.w)
-            written = torch.bmm(Kw.transpose(1, 2), Vm).view(X, group.count, K, V)
-            written_n = Kw.sum(1).view(X, group.count, 1, K)
-            for c in range(group.count):
-                at = group.first + c
-                kept = gates.g[:, at, None, None]
-                torch.addcmul(written[:, c], C[:, at], kept, out=C[:, at + 1])
-                torch.addcmul(written_n[:, c], n[:, at], kept, out=n[:, at + 1])
             S = torch.bmm(Q, Km.transpose(1, 2)).mul_(gates.weights(group, dtype))
-            Qr = Q.mul(group.columns(gates.r))
-            num = torch.bmm(S, Vm).baddbmm_(Qr, C[:, group.chunks].reshape(-1, K, V))
-            nq_group = S.sum(-1).add_((Qr * n[:, group.chunks].reshape(-1, 1, K)).sum(-1)).mul_(scale)
+            Kw, Qr = Km.mul_(group.columns(gates.w)), Q.mul_(group.columns(gates.r))
+            C_in, n_in, C, n = _states(C, n, Kw, Vm, gates.g[:, group.chunks])
+            if options.differentiable:
+                states += C_in, n_in
+            num = torch.bmm(S, Vm).baddbmm_(Qr, C_in)
+            nq_group = S.sum(-1).add_(torch.bmm(Qr, n_in.transpose(1, 2)).squeeze(-1)).mul_(scale)
             nq_group = nq_group.view(X, group.count, group.length)
             group.rows(nq).copy_(nq_group)
-            group.store(num.mul_((scale * _read_scale(nq_group, group.rows(gates.m), options)).view(-1, group.length, 1)), h)
+            read = scale * _read_scale(nq_group, group.rows(gates.m), options)
+            place = group.place(h)
+            torch.mul(num.view(place.shape), read.view(*place.shape[:4], 1), out=place)
         ctx.options, ctx.groups, ctx.scale = options, groups, scale
-        ctx.save_for_backward(q, k, v, h, nq, C, n, reset, *gates)
+        ctx.save_for_backward(q, k, v, h, nq, C, n, reset, *gates, *states)
         ctx.set_materialize_grads(False)
         m_last = gates.m_last.to(dtype).view(B, H)
         ctx.mark_non_differentiable(m_last)
-        return h, C[:, -1].clone().view(B, H, K, V), n[:, -1].clone().view(B, H, K), m_last
+        return h, C.view(B, H, K, V), n.view(B, H, K), m_last
 
     @staticmethod
     @once_differentiable
@@ -267,7 +285,8 @@ class _Chunkwise(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         dh, dC_last, dn_last, _ = grads
         q, k, v, h, nq, C, n, reset, *saved = ctx.saved_tensors
-        gates, options, scale = _Gates(*saved), ctx.options, ctx.scale
+        gates, states = _Gates(*saved[: len(_Gates._fields)]), saved[len(_Gates._fields) :]
+        options, scale = ctx.options, ctx.scale
         B, T, H, K = q.shape
         V, X, dtype = v.shape[-1], B * H, C.dtype
         dh = torch.zeros_like(h) if dh is None else dh
@@ -275,8 +294,10 @@ class _Chunkwise(torch.autograd.Function):
         dn = n.new_zeros(X, 1, K) if dn_last is None else dn_last.reshape(X, 1, K)
         dq, dk, dv = (torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in (q, k, v))
         d_log_i, d_log_f = (torch.empty(X, T, dtype=dtype, device=q.device) for _ in range(2))
-        for group in reversed(ctx.groups):
+        for index in range(len(ctx.groups) - 1, -1, -1):
+            group = ctx.groups[index]
             L, N = group.length, group.count
+            C_in, n_in = states[2 * index : 2 * index + 2]
             Q, Km, Vm, dnum = (group.matrices(x, dtype) for x in (q, k, v, dh))
             m, nq_group = group.rows(gates.m), group.rows(nq)
             read = _read_scale(nq_group, m, options)
@@ -286,13 +307,12 @@ class _Chunkwise(torch.autograd.Function):
                 dot = (dh[:, group.steps].to(dtype) * h[:, group.steps]).sum(-1)  # [B, N L, H]
                 dnq = -scale * dot.transpose(1, 2).reshape(X, N, L) * read * nq_group.sign() * above
             dnq = dnq.reshape(-1, L, 1)
-            dnum = dnum * (scale * read).reshape(-1, L, 1)  # cotangent of S V + r Q C
+            dnum.mul_((scale * read).reshape(-1, L, 1))  # cotangent of S V + r Q C
             r, w = group.columns(gates.r), group.columns(gates.w)
             Qr = Q * r
             dC_read = torch.bmm(Qr.transpose(1, 2), dnum).view(X, N, K, V)
             dn_read = torch.bmm(dnq.transpose(1, 2), Qr).view(X, N, 1, K)
-            after = group.first + N
-            anchor = (dC * C[:, after]).sum((1, 2)) + (dn * n[:, after]).sum((1, 2))  # [X] <dC, C> + <dn, n>
+            anchor = (dC * C).sum((1, 2)) + (dn * n).sum((1, 2))  # [X] <dC, C> + <dn, n>
             dC_out, dn_out = torch.empty_like(dC_read), torch.empty_like(dn_read)
             dC_out[:, -1], dn_out[:, -1] = dC, dn
             for c in range(N - 1, 0, -1):
@@ -303,19 +323,20 @@ class _Chunkwise(torch.autograd.Function):
             dC = torch.addcmul(dC_read[:, 0], dC_out[:, 0], kept)
             dn = torch.addcmul(dn_read[:, 0], dn_out[:, 0], kept)
             dC_out, dn_out = dC_out.view(-1, K, V), dn_out.view(-1, 1, K)
+            Kw = Km * w
             D = gates.weights(group, dtype)
             S = torch.bmm(Q, Km.transpose(1, 2)).mul_(D)
-            dS = torch.baddbmm(dnq, dnum, Vm.transpose(1, 2)).mul_(D)
-            dVm = torch.bmm(S.transpose(1, 2), dnum).baddbmm_(Km * w, dC_out)
-            C_in, n_in = C[:, group.chunks].reshape(-1, K, V), n[:, group.chunks].reshape(-1, 1, K)
-            dQ = torch.baddbmm(dnq * n_in, dnum, C_in.transpose(1, 2)).mul_(r).baddbmm_(dS, Km)
-            dK = torch.baddbmm(dn_out, Vm, dC_out.transpose(1, 2)).mul_(w).baddbmm_(dS.transpose(1, 2), Q)
-            size_i = (Km * dK).sum(-1).view(X, N * L)  # d loss / d log i_t
-            size_q = (Q * dQ).sum(-1).view_as(size_i)
+            dS = torch.bmm(dnum, Vm.transpose(1, 2)).add_(dnq).mul_(D)
+            dVm = torch.bmm(S.transpose(1, 2), dnum).baddbmm_(Kw, dC_out)
+            dQ = torch.bmm(dnum, C_in.transpose(1, 2)).addcmul_(dnq, n_in).mul_(r).baddbmm_(dS, Km)
+            dK = torch.bmm(Vm, dC_out.transpose(1, 2)).add_(dn_out).mul_(w).baddbmm_(dS.transpose(1, 2), Q)
+            size_i = Km.mul_(dK).sum(-1).view(X, N * L)  # d loss / d log i_t
+            size_q = Q.mul_(dQ).sum(-1).view_as(size_i)
             d_log_i[:, group.steps] = size_i
             d_log_f[:, group.steps] = _forget_gradient(size_q - size_i, anchor)
             for x, into in ((dQ, dq), (dK, dk), (dVm, dv)):
                 group.store(x, into)
+            C, n = C_in.view(X, N, K, V)[:, 0], n_in.view(X, N, 1, K)[:, 0]  # what leaves the group before
         d_log_i, d_log_f = (x.view(B, H, T).transpose(1, 2) for x in (d_log_i, d_log_f))
         if reset is not None:
             d_log_f = d_log_f.masked_fill(reset[..., None], 0.0)
