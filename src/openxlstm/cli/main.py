@@ -129,6 +129,7 @@ def explain_os_error(error: OSError) -> str | None:
         errno.ENOTDIR: "a part of this path is not a folder",
         errno.EEXIST: "this exists already",
         errno.ENOSPC: "no space left on the disk",
+        errno.EFBIG: "the file would be larger than the system allows",
         errno.EDQUOT: "the disk quota is used up",
         errno.ENAMETOOLONG: "this name is too long",
         errno.EADDRINUSE: "the address is in use",

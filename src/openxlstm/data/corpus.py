@@ -153,7 +153,8 @@ def source_fingerprint(config: TextConfig) -> str:
     if config.source == STDLIB:
         facts["stdlib"] = [platform.python_version(), [[path, place.stat().st_size] for path, place in _stdlib_files()]]
     for path in (config.source, config.validation_path, config.test_path):
-        if path is not None and path != STDLIB and (place := Path(path)).exists():
+        if path is not None and path != STDLIB and not path.startswith("hf:"):
+            place = _existing(path)
             files = _folder_files(place) if place.is_dir() else [place]
             facts[f"files of {path}"] = [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in files]
     if config.tokenizer not in TOKENIZERS:  # by what it says, not where it lies: often in the folder of a model that grows
@@ -162,6 +163,13 @@ def source_fingerprint(config: TextConfig) -> str:
         digests = [hashlib.blake2b(file.read_bytes(), digest_size=8).hexdigest() for file in files if file.is_file()]
         facts["tokenizer"] = digests or config.tokenizer
     return hashlib.blake2b(json.dumps(facts, sort_keys=True).encode(), digest_size=8).hexdigest()
+
+
+def _existing(path: str) -> Path:
+    place = Path(path)
+    if not place.exists():
+        raise UserError(f"{path}: no such file or folder (Hugging Face datasets are written hf:NAME)")
+    return place
 
 
 # The standard library --------------------------------------------------------------------------------------------------
@@ -216,9 +224,7 @@ def _stdlib_files() -> list[tuple[str, Path]]:
 
 
 def _local(config: TextConfig) -> tuple[dict[str, Iterable[str]], str]:
-    place = Path(config.source)
-    if not place.exists():
-        raise UserError(f"{config.source}: no such file or folder (Hugging Face datasets are written hf:NAME)")
+    place = _existing(config.source)
     if place.is_dir():
         return _folder(place, config)
     return _one_file(place, config)
