@@ -196,3 +196,16 @@ def test_a_cut_cache_is_a_sliding_memory() -> None:
     assert not torch.allclose(block(x[:, 6:], keep_recent(state, 2))[0], block(x[:, 6:], state)[0])
     _, recurrent = BLOCKS["slstm"](16, 2)(x.float())
     assert keep_recent((recurrent,), 2)[0] is recurrent
+
+
+@pytest.mark.parametrize("kind", ["mlstm", "slstm"])
+def test_compiled_is_eager(kind: str) -> None:
+    """Around the recurrence, which torch.compile leaves as it is; float32 sums may be taken in another order."""
+    torch.manual_seed(0)
+    block = BLOCKS[kind](16, 2)
+    x = torch.randn(2, 70, 16, requires_grad=True)
+    compiled = torch.compile(block, backend="aot_eager")
+    (y, _), (z, _) = block(x), compiled(x)
+    torch.testing.assert_close(z, y, rtol=1e-5, atol=1e-5)
+    expected, found = (torch.autograd.grad(out.square().sum(), x)[0] for out in (y, z))
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)

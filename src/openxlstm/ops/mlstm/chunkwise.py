@@ -65,10 +65,15 @@ def scan(
         log_f = log_f.masked_fill(~mask[..., None], 0.0)
     C, n = state.C.to(dtype), state.n.to(dtype)
     how = _Options(normalize, eps, min(chunk_size or CHUNK_SIZE, T), differentiable=torch.is_grad_enabled())
-    h, C, n, m = _Chunkwise.apply(q, k, v, log_i, log_f, C, n, state.m.detach(), reset, how)
+    h, C, n, m = _apply(q, k, v, log_i, log_f, C, n, state.m.detach(), reset, how)
     if mask is not None:
         h = h * mask[..., None, None]
     return h, MLSTMState(C, n, m)
+
+
+@torch.compiler.disable  # unrolled by torch.compile it would be one copy a group of chunks
+def _apply(*args: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    return _Chunkwise.apply(*args)
 
 
 @dataclass(frozen=True)

@@ -33,10 +33,15 @@ def scan(
     dtype = accumulation_dtype(gates, R, b, state.c)
     h0, c0, n0 = (x.to(dtype) for x in state[:3])
     m0 = state.m.detach().to(dtype)
-    h, c, n, m, h_last = _Stepwise.apply(gates, R.to(dtype), b.to(dtype), h0, c0, n0, m0, reset, mask, forget_gate == "sigmoid")
+    h, c, n, m, h_last = _apply(gates, R.to(dtype), b.to(dtype), h0, c0, n0, m0, reset, mask, forget_gate == "sigmoid")
     if mask is not None:
         h = h * mask[..., None, None]
     return h.to(gates.dtype), SLSTMState(h_last, c, n, m)
+
+
+@torch.compiler.disable  # unrolled by torch.compile it would be T copies of a step, and minutes of compiling
+def _apply(*args: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    return _Stepwise.apply(*args)
 
 
 class _Stepwise(torch.autograd.Function):
