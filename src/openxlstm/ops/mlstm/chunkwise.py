@@ -71,8 +71,9 @@ def scan(
     return h, MLSTMState(C, n, m)
 
 
-@torch.compiler.disable  # unrolled by torch.compile it would be one copy a group of chunks
 def _apply(*args: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    if torch.compiler.is_compiling():  # unrolled it would be one copy a group of chunks
+        return torch.compiler.disable(_Chunkwise.apply)(*args)
     return _Chunkwise.apply(*args)
 
 

@@ -39,8 +39,9 @@ def scan(
     return h.to(gates.dtype), SLSTMState(h_last, c, n, m)
 
 
-@torch.compiler.disable  # unrolled by torch.compile it would be T copies of a step, and minutes of compiling
 def _apply(*args: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    if torch.compiler.is_compiling():  # unrolled it would be T copies of a step, and minutes of compiling
+        return torch.compiler.disable(_Stepwise.apply)(*args)
     return _Stepwise.apply(*args)
 
 
