@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from openxlstm.ops.backend import Backend, choose
-from openxlstm.ops.checks import check_same_device, check_shape, check_time_mask
+from openxlstm.ops.checks import check_same_device, check_shape, check_time_mask, clear_padding
 from openxlstm.ops.conv1d import reference, taps
 
 TORCH = Backend("torch", taps.scan)
@@ -54,6 +54,7 @@ def causal_conv1d(
         check_shape("state", state, (B, W - 1, D))
         state = state.to(x.dtype)
     check_same_device(x=x, weight=weight, bias=bias, state=state, reset=reset, mask=mask)
+    x = clear_padding(x, mask)
     args = (x, weight, bias, state)
     options = dict(reset=reset, mask=mask)
     return choose(BACKENDS, backend, *args, **options).run(*args, **options)

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from openxlstm.ops.checks import clear_padding
 from openxlstm.ops.numerics import accumulation_dtype
 
 
@@ -24,7 +25,6 @@ def scan(
     if mask is not None:
         end = mask.sum(1)
         order = mask.logical_not().int().argsort(dim=1, stable=True)  # [B, T] valid steps first, each in its order
-        x = x.masked_fill(~mask[..., None], 0.0)  # whatever stands in padding must not reach a product, even times 0
         x = _take_steps(x, order)
         document = document.gather(1, order)
     inputs_document = torch.cat([document.new_zeros(B, W - 1), document], 1)  # [B, W - 1 + T] of the state and of x
@@ -34,7 +34,7 @@ def scan(
         reach = torch.stack([inputs_document[:, W - 1 - s : W - 1 - s + T] == document for s in range(1, W)])
     y = Taps.apply(x, weight, bias, state, reach)
     if mask is not None:
-        y = _take_steps(y, order.argsort(dim=1)).masked_fill(~mask[..., None], 0.0)
+        y = clear_padding(_take_steps(y, order.argsort(dim=1)), mask)
 
     window = end[:, None] + torch.arange(W - 1, device=x.device)  # [B, W - 1] places of the last W - 1 inputs
     inputs = torch.cat([state, x], 1)

@@ -32,7 +32,7 @@ from openxlstm.ops.numerics import (
 )
 from openxlstm.ops.state import MLSTMState
 
-CHUNK_SIZE = 64  # fastest for head widths 64-256 on CPUs and GPUs alike (benchmarks/)
+CHUNK_SIZE = 64  # fastest of 32, 48, 64 and 128 on a CPU (docs/log.md)
 CPU_GROUP_MATRICES = 64  # matrices [L, K] handled at once on a CPU: about 1 MB an operand, so a group stays in cache
 GPU_GROUP_MATRICES = 4096
 
@@ -194,31 +194,29 @@ def _chunk_gates(log_i: Tensor, log_f: Tensor, reset: Tensor | None, m_prev: Ten
     e = log_i - b
     b_last = b[..., -1]
     if reset is None:
-        best = e.cummax(-1).values
-        written = best[..., -1] + b_last
+        segment = None
+        best, kept, leaving = e.cummax(-1).values, b_last, e
         # m_out of chunk c = max(b_last + m_in, written), unrolled: with sums of b_last taken out it is a running maximum
         total = b_last.cumsum(-1)
-        m_out = total + torch.maximum((written - total).cummax(-1).values, m_prev[:, None])
+        m_out = total + torch.maximum((best[..., -1] + b_last - total).cummax(-1).values, m_prev[:, None])
         m_out = m_out.clamp_min(EMPTY_M)
         m_in = torch.cat([m_prev[:, None], m_out[:, :-1]], 1)
-        m = (b + torch.maximum(m_in[..., None], best)).clamp_min(EMPTY_M)
-        r = torch.exp(b + m_in[..., None] - m)
-        w = torch.exp(e + (b_last - m_out)[..., None])
-        g = torch.exp(b_last + m_in - m_out)
-        return _Gates(b - m, e, r.to(dtype), w.to(dtype), g.to(dtype), m.to(dtype), m_out[:, -1], None)
-    segment = reset.cumsum(-1)
-    arrives, leaves = segment == 0, segment == segment[..., -1:]
-    best = e[..., None, :].masked_fill(_hidden(e.shape[-1], segment, e.device), MASKED_LOG_GATE).amax(-1)
-    written = e.masked_fill(~leaves, MASKED_LOG_GATE).amax(-1) + b_last
-    kept = b_last.masked_fill(~arrives[..., -1], MASKED_LOG_GATE)
-    m_chunks = [m_prev]
-    for c in range(e.shape[1]):
-        m_chunks.append(torch.maximum(kept[:, c] + m_chunks[-1], written[:, c]).clamp_min(EMPTY_M))
-    m_in, m_out = torch.stack(m_chunks[:-1], 1), torch.stack(m_chunks[1:], 1)
-    arriving = m_in[..., None].masked_fill(~arrives, MASKED_LOG_GATE)
+        arriving = m_in[..., None]
+    else:
+        segment = reset.cumsum(-1)
+        arrives = segment == 0
+        best = e[..., None, :].masked_fill(_hidden(e.shape[-1], segment, e.device), MASKED_LOG_GATE).amax(-1)
+        kept = b_last.masked_fill(~arrives[..., -1], MASKED_LOG_GATE)
+        leaving = e.masked_fill(segment != segment[..., -1:], MASKED_LOG_GATE)
+        written = leaving.amax(-1) + b_last
+        m_chunks = [m_prev]
+        for c in range(e.shape[1]):
+            m_chunks.append(torch.maximum(kept[:, c] + m_chunks[-1], written[:, c]).clamp_min(EMPTY_M))
+        m_in, m_out = torch.stack(m_chunks[:-1], 1), torch.stack(m_chunks[1:], 1)
+        arriving = m_in[..., None].masked_fill(~arrives, MASKED_LOG_GATE)
     m = (b + torch.maximum(arriving, best)).clamp_min(EMPTY_M)
     r = torch.exp(b + arriving - m)
-    w = torch.exp((e + (b_last - m_out)[..., None]).masked_fill(~leaves, -torch.inf))
+    w = torch.exp(leaving + (b_last - m_out)[..., None])
     g = torch.exp(kept + m_in - m_out)
     return _Gates(b - m, e, r.to(dtype), w.to(dtype), g.to(dtype), m.to(dtype), m_out[:, -1], segment)
 
