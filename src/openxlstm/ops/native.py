@@ -53,6 +53,18 @@ def address(x: Tensor | None) -> ctypes.c_void_p:
     return ctypes.c_void_p(None if x is None else x.data_ptr())
 
 
+HUGE = 4 << 20  # bytes from which a new tensor asks for huge pages
+
+
+def empty(like: Tensor, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
+    """A new tensor for a kernel to fill. Large ones ask for huge pages: without them, taking the memory of the output page by
+    page takes a third of the time of a long mLSTM."""
+    x = like.new_empty(shape, dtype=dtype)
+    if type(x) is Tensor and x.nbytes >= HUGE:
+        library().openxlstm_huge_pages(address(x), ctypes.c_int64(x.nbytes))
+    return x
+
+
 def missing() -> str | None:
     """Why there are no compiled kernels here, or None."""
     return _load(variant())[1]
