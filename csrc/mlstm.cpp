@@ -141,8 +141,8 @@ static __attribute__((noinline)) void load_rows(const View& x, int b, int head, 
 // The rows of the chunk that is next, asked for while this one is computed: their distance is a stride that the processor does
 // not foresee, and waiting for them took a fifth of the time.
 struct Ahead {
-  const View* x[5];
-  int width[5];
+  const View* x[4];
+  int width[4];
   int tensors, b, head, first, count;  // steps first .. first + count; count 0: there is no next chunk
 
   OXL_INLINE void fetch(int m, int rows) const {
@@ -177,9 +177,9 @@ static __attribute__((noinline)) void scale_rows(int L, int stride, const float*
     for (int d = 0; d < stride; d += W) store(x + t * stride + d, load(x + t * stride + d) * factor[t]);
 }
 
-static OXL_INLINE float dot(int width, const float* x, const float* y) {
+static OXL_INLINE float dot(int64_t size, const float* x, const float* y) {
   vec s = splat(0.f);
-  for (int d = 0; d < width; d += W) s += load(x + d) * load(y + d);
+  for (int64_t d = 0; d < size; d += W) s += load(x + d) * load(y + d);
   return sum(s);
 }
 
@@ -284,12 +284,12 @@ static __attribute__((noinline)) void update_n(int L, int Kp, float g, const flo
   }
 }
 
-// S as above, and dS = (dnum V^T + dnq) * D (27).
+// S as above; P * D with P = dnum V^T, the part of dS (27) that does not go through the normaliser; D; and sum_s S_ts P_ts.
 struct ScoreGradients {
   int K, V_;
-  const float *Q, *Kt, *dnum, *Vt, *dnq;
+  const float *Q, *Kt, *dnum, *Vt;
   const Gates& gates;
-  float *S, *dS;
+  float *S, *dS, *D, *row_dot;
   int Kp, Vp, Lp;
 
   template <int R, int V>
@@ -301,28 +301,34 @@ struct ScoreGradients {
     for (int i = 0; i < R; i++)
 #pragma GCC unroll 8
       for (int j = 0; j < V; j++) {
-        const vec D = gates.weights(m + i, n + j * W);
-        store(S + (int64_t)(m + i) * Lp + n + j * W, acc[i][j] * D);
-        store(dS + (int64_t)(m + i) * Lp + n + j * W, D);
+        const int64_t at = (int64_t)(m + i) * Lp + n + j * W;
+        const vec d = gates.weights(m + i, n + j * W);
+        store(S + at, acc[i][j] * d);
+        store(D + at, d);
       }
     clear<R, V>(acc);
     accumulate<R, V>(acc, V_, Left{dnum + (int64_t)m * Vp, Vp, 1}, Vt + n, Lp);
 #pragma GCC unroll 8
-    for (int i = 0; i < R; i++)
+    for (int i = 0; i < R; i++) {
+      vec total = splat(0.f);
 #pragma GCC unroll 8
       for (int j = 0; j < V; j++) {
-        float* d = dS + (int64_t)(m + i) * Lp + n + j * W;
-        store(d, (acc[i][j] + dnq[m + i]) * load(d));
+        const int64_t at = (int64_t)(m + i) * Lp + n + j * W;
+        total += acc[i][j] * load(S + at);
+        store(dS + at, acc[i][j] * load(D + at));
       }
+      row_dot[m + i] = (n ? row_dot[m + i] : 0.f) + sum(total);
+    }
   }
 };
 
-// One row of dq (29), dk (30) or dv (28): out = c (A M + a x) + (S or S^T) Y, and optionally its product with the row of `with`.
+// One row of dq (29), dk (30) or dv (28): out = c (G + A M + a x) + (S or S^T) Y, and its product with the row of `with`.
 struct InputGradient {
   View out;
   int64_t at;              // of the chunk's first row in `out`
   int width, stride;       // numbers in a row of `out`, floats in a row of M, Y and `with`
-  int inner;               // width of A
+  const float* G;          // [L, stride], or null
+  int inner;               // width of A, 0: none
   const float *A, *M;      // [L, A_stride], [inner, stride]
   int A_stride;
   const float *a, *x;      // [L] (null: ones) and [stride], or x null
@@ -340,6 +346,11 @@ struct InputGradient {
     if (ahead && n == 0) ahead->fetch(m, R);
     vec acc[R][V];
     clear<R, V>(acc);
+    if (G)
+#pragma GCC unroll 8
+      for (int i = 0; i < R; i++)
+#pragma GCC unroll 8
+        for (int j = 0; j < V; j++) acc[i][j] = load(G + (int64_t)(m + i) * stride + n + j * W);
     accumulate<R, V>(acc, inner, Left{A + (int64_t)m * A_stride, A_stride, 1}, M + n, stride);
 #pragma GCC unroll 8
     for (int i = 0; i < R; i++)
@@ -552,39 +563,54 @@ struct Backward {
   const MLSTM& p;
   Forward forward;  // its scratch holds q, k, v and the gates
   Scratch scratch;
-  float *dnum, *dnq, *Vt, *dS, *Ct, *dCt, *size_q, *size_k, *dstate, *after;
+  float *dnum, *dnq, *Vt, *dS, *D, *G, *row_dot, *Ct, *dCt, *size_q, *size_k, *dstate, *after;
 
   static size_t floats(const MLSTM& p) {
     const size_t L = p.Lp(), K = p.Kp(), V = p.Vp();
-    return 2 * L * V + L * L + 2 * K * V + 3 * L + 2 * (K * V + K) + 10 * 16;
+    return 2 * L * V + 2 * L * L + L * K + 2 * K * V + 4 * L + 2 * (K * V + K) + 13 * 16;
   }
   explicit Backward(const MLSTM& p) : p(p), forward(p), scratch(floats(p)) {
     const size_t L = p.Lp(), K = p.Kp(), V = p.Vp();
-    dnum = scratch.take(L * V), Vt = scratch.take(V * L), dS = scratch.take(L * L);
-    Ct = scratch.take(V * K), dCt = scratch.take(V * K);
-    dnq = scratch.take(L), size_q = scratch.take(L), size_k = scratch.take(L);
+    dnum = scratch.take(L * V), Vt = scratch.take(V * L), dS = scratch.take(L * L), D = scratch.take(L * L);
+    G = scratch.take(L * K), Ct = scratch.take(V * K), dCt = scratch.take(V * K);
+    dnq = scratch.take(L), row_dot = scratch.take(L), size_q = scratch.take(L), size_k = scratch.take(L);
     dstate = scratch.take(K * V + K), after = scratch.take(K * V + K);
   }
 
-  // dnum = scale read dh (25) and dnq (26) of a chunk whose gates are known.
-  void load_cotangents(const Forward::Place& at, int64_t x) {
+  // All of chunk c that does not depend on what comes after it: q, k, v, S, dnum (25), G = dnum C^T, dnq (26) and dS (27).
+  // dh . h = dnum . num of (26) is sum_s S_ts P_ts + r_t q_t . G_t, so h is not needed, and its rounding to bfloat16 does no harm.
+  void load_chunk(const Forward::Place& at, int64_t x, int c, const float* state) {
+    const int Kp = p.Kp(), Vp = p.Vp(), Lp = p.Lp();
     const Gates& gates = forward.gates;
-    const float scale = p.scale();
-    const int Vp = p.Vp();
+    float *Q = forward.Q, *Km = forward.Km, *Vm = forward.Vm;
+    forward.load_chunk(at, x, c);
+    load_rows(p.q, at.b, at.head, at.t0, at.L, p.K, at.mask, Q, Kp);
     load_rows(p.dh, at.b, at.head, at.t0, at.L, p.V, at.mask, dnum, Vp);
-    load_rows(p.h, at.b, at.head, at.t0, at.L, p.V, at.mask, Vt, Vp);  // Vt is free until the values are transposed
     const float* nq = p.nq + x * p.T + at.t0;
     for (int t = 0; t < at.L; t++) {
-      const float read = Forward::read_scale(p, nq[t], gates.m[t]);
-      const bool above = p.normalize && std::fabs(nq[t]) >= inverse_scale(gates.m[t]);
       float* row = dnum + (int64_t)t * Vp;
-      dnq[t] = above ? -scale * dot(Vp, row, Vt + (int64_t)t * Vp) * read * (nq[t] > 0 ? 1.f : -1.f) : 0.f;
-      const float factor = scale * read;
+      const float factor = p.scale() * Forward::read_scale(p, nq[t], gates.m[t]);
       for (int d = 0; d < Vp; d += W) store(row + d, load(row + d) * factor);
+    }
+    Forward::clear_rows(at.L, Kp, Km);
+    Forward::clear_rows(at.L, Vp, Vm);
+    transpose(round_up(at.L), Kp, Km, Kp, forward.Kt, Lp);
+    transpose(round_up(at.L), Vp, Vm, Vp, Vt, Lp);
+    transpose_matrix(state, Ct);
+    triangle(at.L, ScoreGradients{p.K, p.V, Q, forward.Kt, dnum, Vt, gates, forward.S, dS, D, row_dot, Kp, Vp, Lp});
+    tiles(at.L, Kp, Product{p.V, Left{dnum, Vp, 1}, Ct, Kp, G, Kp, false});
+    for (int t = 0; t < at.L; t++) {
+      const float dh_h = row_dot[t] + gates.r[t] * dot(Kp, Q + (int64_t)t * Kp, G + (int64_t)t * Kp);
+      const bool above = p.normalize && std::fabs(nq[t]) >= inverse_scale(gates.m[t]);
+      const float read = Forward::read_scale(p, nq[t], gates.m[t]);
+      dnq[t] = above ? -p.scale() * dh_h * read * (nq[t] > 0 ? 1.f : -1.f) : 0.f;
+      if (!above) continue;
+      float *to = dS + (int64_t)t * Lp, *d = D + (int64_t)t * Lp;
+      for (int s = 0; s <= t; s += W) store(to + s, load(to + s) + load(d + s) * dnq[t]);
     }
   }
 
-  // dC, dn before chunk c from those after it (31), (32); the queries are scaled in place.
+  // dC, dn before a chunk from those after it (31), (32); the queries are scaled in place.
   void update(const Forward::Place& at, float* dstate) {
     const int Kp = p.Kp(), Vp = p.Vp();
     const int64_t n = (int64_t)p.K * Vp;
@@ -600,9 +626,7 @@ struct Backward {
     float kept = 1;
     for (int c = end - 1; c >= begin; c--) {
       const Forward::Place at = forward.place(x, c);
-      forward.gates.compute(p, at.b, at.head, at.t0, at.L, p.m_in[x * (p.chunks() + 1) + c]);
-      load_rows(p.q, at.b, at.head, at.t0, at.L, p.K, at.mask, forward.Q, p.Kp());
-      load_cotangents(at, x);
+      load_chunk(at, x, c, p.states + (x * p.chunks() + c) * p.state_size());
       update(at, to);
       kept *= forward.gates.g;
     }
@@ -628,25 +652,17 @@ struct Backward {
     const int K = p.K, V = p.V, Kp = p.Kp(), Vp = p.Vp(), Lp = p.Lp();
     const Forward::Place at = forward.place(x, c);
     const Gates& gates = forward.gates;
-    float *Q = forward.Q, *Km = forward.Km, *Vm = forward.Vm, *Kt = forward.Kt, *S = forward.S;
-    forward.load_chunk(at, x, c);
-    load_rows(p.q, at.b, at.head, at.t0, at.L, K, at.mask, Q, Kp);
-    load_cotangents(at, x);
-    Forward::clear_rows(at.L, Kp, Km);
-    Forward::clear_rows(at.L, Vp, Vm);
-    transpose(round_up(at.L), Kp, Km, Kp, Kt, Lp);
-    transpose(round_up(at.L), Vp, Vm, Vp, Vt, Lp);
-    transpose_matrix(state, Ct);
+    float *Q = forward.Q, *Km = forward.Km, *Vm = forward.Vm, *S = forward.S;
+    load_chunk(at, x, c, state);
     transpose_matrix(dstate, dCt);
     const float *n = state + (int64_t)K * Vp, *dn = dstate + (int64_t)K * Vp;
 
-    triangle(at.L, ScoreGradients{K, V, Q, Kt, dnum, Vt, dnq, gates, S, dS, Kp, Vp, Lp});
-    const Ahead ahead{{&p.q, &p.k, &p.v, &p.dh, &p.h}, {K, K, V, V, V}, 5, at.b, at.head, at.t0 - p.L, c > begin ? p.L : 0};
-    tiles(at.L, Vp, InputGradient{p.dv, p.dv.at(at.b, at.t0, at.head), V, Vp, K, Km, dstate, Kp, nullptr, nullptr,
+    const Ahead ahead{{&p.q, &p.k, &p.v, &p.dh}, {K, K, V, V}, 4, at.b, at.head, at.t0 - p.L, c > begin ? p.L : 0};
+    tiles(at.L, Vp, InputGradient{p.dv, p.dv.at(at.b, at.t0, at.head), V, Vp, nullptr, K, Km, dstate, Kp, nullptr, nullptr,
                                   gates.w, S, true, dnum, at.L, Lp, nullptr, nullptr, &ahead});
-    tiles(at.L, Kp, InputGradient{p.dq, p.dq.at(at.b, at.t0, at.head), K, Kp, V, dnum, Ct, Vp, dnq, n,
+    tiles(at.L, Kp, InputGradient{p.dq, p.dq.at(at.b, at.t0, at.head), K, Kp, G, 0, dnum, Ct, Vp, dnq, n,
                                   gates.r, dS, false, Km, at.L, Lp, Q, size_q, nullptr});
-    tiles(at.L, Kp, InputGradient{p.dk, p.dk.at(at.b, at.t0, at.head), K, Kp, V, Vm, dCt, Vp, nullptr, dn,
+    tiles(at.L, Kp, InputGradient{p.dk, p.dk.at(at.b, at.t0, at.head), K, Kp, nullptr, V, Vm, dCt, Vp, nullptr, dn,
                                   gates.w, dS, true, Q, at.L, Lp, Km, size_k, nullptr});
     gate_gradients(at, dot(p.state_size() - Kp, dstate, next) + dot(Kp, dn, next + (int64_t)K * Vp));
     update(at, dstate);
@@ -671,12 +687,6 @@ struct Backward {
 
   // sigmoid(-x), the derivative of log sigmoid(x).
   static float falling(float x) { return 1.f / (1.f + std::exp(x)); }
-
-  static float dot(int64_t size, const float* x, const float* y) {
-    vec s = splat(0.f);
-    for (int64_t d = 0; d < size; d += W) s += load(x + d) * load(y + d);
-    return sum(s);
-  }
 
   // [K, Vp] -> [Vp, Kp]; zeros in the columns behind K.
   void transpose_matrix(const float* from, float* to) const {

@@ -185,7 +185,6 @@ def mlstm_cpu_backward(
     f_pre: Tensor,
     reset: Tensor | None,
     mask: Tensor | None,
-    h: Tensor,
     C: Tensor,
     n: Tensor,
     states: Tensor,
@@ -199,12 +198,12 @@ def mlstm_cpu_backward(
     """Gradients of q, k, v, i_pre, f_pre, C0 and n0 from those of h and of the last C and n (None: zero)."""
     gradients = _gradients(q, k, v, i_pre, f_pre, C, n)
     dq, dk, dv, di_pre, df_pre, dC0, dn0 = gradients
-    dh = torch.zeros_like(h) if dh is None else rows(dh)
+    dh = torch.zeros_like(dv) if dh is None else rows(dh)
     dC, dn = (None if x is None else x.contiguous() for x in (dC, dn))
     reset, mask = _bytes(reset), _bytes(mask)
     p = problem(
         q, k, v, i_pre, f_pre, reset, mask, normalize, sigmoid_input, eps, chunk_size,
-        h=h, C=C, n=n, states=states, m_in=m_in, nq=nq, dh=dh, dC=dC, dn=dn,
+        C=C, n=n, states=states, m_in=m_in, nq=nq, dh=dh, dC=dC, dn=dn,
         dq=dq, dk=dk, dv=dv, di_pre=di_pre, df_pre=df_pre, dC0=dC0, dn0=dn0,
     )  # fmt: skip
     native.library().openxlstm_mlstm_backward(ctypes.byref(p))
@@ -230,7 +229,6 @@ def _(
     f_pre: Tensor,
     reset: Tensor | None,
     mask: Tensor | None,
-    h: Tensor,
     C: Tensor,
     n: Tensor,
     *_: Any,
@@ -240,8 +238,8 @@ def _(
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     q, k, v, i_pre, f_pre, _, _, _, reset, mask, normalize, sigmoid_input, eps, chunk_size, _ = inputs
-    h, C, n, _, states, m_in, nq = output
-    ctx.save_for_backward(q, k, v, i_pre, f_pre, reset, mask, h, C, n, states, m_in, nq)
+    _, C, n, _, states, m_in, nq = output
+    ctx.save_for_backward(q, k, v, i_pre, f_pre, reset, mask, C, n, states, m_in, nq)
     ctx.options = normalize, sigmoid_input, eps, chunk_size
     ctx.set_materialize_grads(False)
 
