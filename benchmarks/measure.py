@@ -29,17 +29,17 @@ def alternate(sides: dict[str, Callable[[], object]], *, rounds: int = 15, warmu
     return times
 
 
-def compare(sides: dict[str, Callable[[], object]], ours: str, **options: Any) -> dict[str, Any]:
-    """Medians of all sides, and how many times faster `ours` is than each other one (median of the ratios of each round)."""
+def compare(sides: dict[str, Callable[[], object]], anchor: str, **options: Any) -> dict[str, Any]:
+    """Medians of all sides, and how many times faster than `anchor` each other one is (median of the ratios of each round)."""
     busy = BusyElsewhere()
     times = alternate(sides, **options)
     ratios = {
-        name: statistics.median(other / own for other, own in zip(series, times[ours], strict=True))
+        name: statistics.median(theirs / own for theirs, own in zip(times[anchor], series, strict=True))
         for name, series in times.items()
-        if name != ours
+        if name != anchor
     }
     medians = {name: statistics.median(series) for name, series in times.items()}
-    return {"milliseconds": medians, "times_faster": ratios, "foreign_cpus": busy.read()}
+    return {"anchor": anchor, "milliseconds": medians, "times_faster": ratios, "foreign_cpus": busy.read()}
 
 
 class BusyElsewhere:

@@ -69,7 +69,7 @@ def test_equals_step_recurrence(backend: str, options: dict, use: Masks) -> None
 
 
 def assert_as_exact_as_the_loop(case: Case, backend: str, **options: object) -> None:
-    """In float32 at most twice as wrong as the float32 loop, plus 3e-5 of the largest entry: sums are taken in another order,
+    """In float32 at most twice as wrong as the float32 loop, plus 1e-4 of the largest entry: sums are taken in another order,
     and where n q nearly cancels (the largest entries are such) that shows."""
     case.dtype = torch.float64
     truth = case.run(**options, backend="reference")
@@ -81,7 +81,7 @@ def assert_as_exact_as_the_loop(case: Case, backend: str, **options: object) -> 
         assert torch.isfinite(ours[name]).all(), f"{name} is not finite"
         scale = max(expected.abs().max().item(), 1e-2)  # terms of size 1 may cancel (see assert_equal_results)
         error, base = ((x[name].double() - expected).abs().max().item() for x in (ours, loop))
-        assert error <= 2 * base + 3e-5 * scale, f"{name}: {error:.2e} against {base:.2e} for the loop, size {scale:.2e}"
+        assert error <= 2 * base + 1e-4 * scale, f"{name}: {error:.2e} against {base:.2e} for the loop, size {scale:.2e}"
 
 
 @pytest.mark.parametrize("backend", FAST)
