@@ -49,15 +49,16 @@ struct Gates {
   float *e_high, *e_low;  // e_s = log i_s - b_s
   float *M_high, *M_low;  // M_t = m_t - b_t
   float *r, *w, *m;
+  float* low;             // exp(-m), held below overflow (`inverse_scale` in openxlstm.ops.numerics)
   float* first;           // first step of the chunk that step t may see: where its document begins
   float *log_i, *log_f;   // temporaries
   float g;                // what is kept of the incoming memory
   double m_out;
 
   explicit Gates(const MLSTM& p, Scratch& s) {
-    for (float** x : {&e_high, &e_low, &M_high, &M_low, &r, &w, &m, &first, &log_i, &log_f}) *x = s.take(p.Lp());
+    for (float** x : {&e_high, &e_low, &M_high, &M_low, &r, &w, &m, &low, &first, &log_i, &log_f}) *x = s.take(p.Lp());
   }
-  static size_t floats(const MLSTM& p) { return 10 * (size_t)(p.Lp() + 16); }
+  static size_t floats(const MLSTM& p) { return 11 * (size_t)(p.Lp() + 16); }
 
   void compute(const MLSTM& p, int b, int head, int t0, int L, double m_prev) {
     const float* i_pre = (const float*)p.i_pre.data + p.i_pre.at(b, t0, head);
@@ -91,10 +92,11 @@ struct Gates {
     }
     for (int s = 0; s < L; s++)
       w[s] = s < begin ? -INFINITY : (float)(((double)e_high[s] + (double)e_low[s]) + (sum_f - m_out));
-    for (int t = L; t < Lp; t++) e_high[t] = e_low[t] = 0, r[t] = w[t] = -INFINITY;
+    for (int t = L; t < Lp; t++) e_high[t] = e_low[t] = m[t] = 0, r[t] = w[t] = -INFINITY;
     for (int t = 0; t < Lp; t += W) {
       store(r + t, vexp(load(r + t)));
       store(w + t, vexp(load(w + t)));
+      store(low + t, vexp(at_most(-load(m + t), splat(80.f))));
     }
     g = begin < 0 ? (float)std::exp(sum_f + m_prev - m_out) : 0.f;
   }
@@ -112,9 +114,6 @@ struct Gates {
     low = (float)(x - (double)high);
   }
 };
-
-// exp(-m), held below overflow (`inverse_scale` in openxlstm.ops.numerics).
-static inline float inverse_scale(float m) { return std::exp(std::min(-m, 80.f)); }
 
 // ---- rows in and out ---------------------------------------------------------------------------------------------------
 
@@ -138,6 +137,21 @@ static __attribute__((noinline)) void load_rows(const View& x, int b, int head, 
   }
 }
 
+// The keys of a chunk, transposed [width, L] and as rows times `weight`, in one pass over them. float, whole vectors, no padding.
+static __attribute__((noinline)) void load_keys(
+    const float* k, int64_t time, int L, int width, const float* weight, float* transposed, int Lp, float* weighted) {
+  for (int t = 0; t < L; t += W)
+    for (int d = 0; d < width; d += W) {
+      vec tile[W];
+      for (int a = 0; a < W; a++) {
+        tile[a] = t + a < L ? load(k + (t + a) * time + d) : splat(0.f);
+        if (t + a < L) store(weighted + (int64_t)(t + a) * width + d, tile[a] * weight[t + a]);
+      }
+      transpose_tile(tile);
+      for (int a = 0; a < W; a++) store(transposed + (int64_t)(d + a) * Lp + t, tile[a]);
+    }
+}
+
 // The rows of the chunk that is next, asked for while this one is computed: their distance is a stride that the processor does
 // not foresee, and waiting for them took a fifth of the time.
 struct Ahead {
@@ -155,21 +169,22 @@ struct Ahead {
   }
 };
 
-// One row piece of at most V vectors, from `column` on, into a tensor [B, T, H, width].
+// One row piece of V vectors, from `column` on, into a tensor [B, T, H, width]: what lies behind `width` is dropped.
+template <int V, class Number>
+static OXL_INLINE void store_vectors(Number* to, int left, const vec* row) {
+  if (left >= V * W) {
+#pragma GCC unroll 8
+    for (int j = 0; j < V; j++) store(to + j * W, row[j]);
+  } else {
+    for (int j = 0; j * W < left; j++) store_part(to + j * W, row[j], std::min(W, left - j * W));
+  }
+}
 template <int V>
 static OXL_INLINE void store_row(const View& x, int64_t at, int column, int width, const vec* row) {
-#pragma GCC unroll 8
-  for (int j = 0; j < V; j++) {
-    const int c = column + j * W, left = width - c;
-    if (left <= 0) break;
-    if (x.bf16) {
-      uint16_t* to = (uint16_t*)x.data + at + c;
-      left >= W ? store(to, row[j]) : store_part(to, row[j], left);
-    } else {
-      float* to = (float*)x.data + at + c;
-      left >= W ? store(to, row[j]) : store_part(to, row[j], left);
-    }
-  }
+  if (x.bf16)
+    store_vectors<V>((uint16_t*)x.data + at + column, width - column, row);
+  else
+    store_vectors<V>((float*)x.data + at + column, width - column, row);
 }
 
 static __attribute__((noinline)) void scale_rows(int L, int stride, const float* factor, float* x) {
@@ -196,17 +211,17 @@ static OXL_INLINE void clear(vec acc[R][V]) {
 // S = (Q K^T) * D (20), and the sums of its rows.
 struct Scores {
   int K;
-  const float* Q;
+  Left Q;
   const float* Kt;
   const Gates& gates;
   float *S, *row_sum;
-  int Kp, Lp;
+  int Lp;
 
   template <int R, int V>
   OXL_INLINE void operator()(int m, int n) const {
     vec acc[R][V];
     clear<R, V>(acc);
-    accumulate<R, V>(acc, K, Left{Q + (int64_t)m * Kp, Kp, 1}, Kt + n, Lp);
+    accumulate<R, V>(acc, K, Q + m, Kt + n, Lp);
 #pragma GCC unroll 8
     for (int i = 0; i < R; i++) {
       vec total = splat(0.f);
@@ -224,17 +239,18 @@ struct Scores {
 // h = read (S V + r (Q C)) (21), (23), straight into the output.
 struct ReadOut {
   const MLSTM& p;
-  const float *Q, *C, *S, *Vm, *r, *read;
+  Left Q;
+  const float *C, *S, *Vm, *r, *read;
   int64_t h_at;
   const Ahead& ahead;
 
   template <int R, int V>
   OXL_INLINE void operator()(int m, int n) const {
-    const int Kp = p.Kp(), Vp = p.Vp(), Lp = p.Lp();
+    const int Vp = p.Vp(), Lp = p.Lp();
     if (n == 0) ahead.fetch(m, R);
     vec acc[R][V];
     clear<R, V>(acc);
-    accumulate<R, V>(acc, p.K, Left{Q + (int64_t)m * Kp, Kp, 1}, C + n, Vp);
+    accumulate<R, V>(acc, p.K, Q + m, C + n, Vp);
 #pragma GCC unroll 8
     for (int i = 0; i < R; i++)
 #pragma GCC unroll 8
@@ -451,11 +467,29 @@ struct Forward {
     load_rows(p.v, at.b, at.head, at.t0, at.L, p.V, at.mask, Vm, p.Vp());
   }
 
-  // to = the state after chunk c, from the one before it; Km is scaled in place (24).
+  // Whether queries and keys can be used where they are: float, whole vectors, nothing to blank out.
+  bool direct(const Place& at) const { return !p.q.bf16 && !p.k.bf16 && p.K % W == 0 && !at.mask; }
+
+  // The same for a forward pass: keys transposed (Kt) and times w (Km), values, and the queries, loaded or in place.
+  Left load_all(const Place& at, int64_t x, int c) {
+    if (direct(at)) {
+      gates.compute(p, at.b, at.head, at.t0, at.L, p.m_in[x * (p.chunks() + 1) + c]);
+      load_keys((const float*)p.k.data + p.k.at(at.b, at.t0, at.head), p.k.time, at.L, p.K, gates.w, Kt, p.Lp(), Km);
+      load_rows(p.v, at.b, at.head, at.t0, at.L, p.V, at.mask, Vm, p.Vp());
+      return {(const float*)p.q.data + p.q.at(at.b, at.t0, at.head), p.q.time, 1};
+    }
+    load_chunk(at, x, c);
+    load_rows(p.q, at.b, at.head, at.t0, at.L, p.K, at.mask, Q, p.Kp());
+    clear_rows(at.L, p.Kp(), Km);
+    transpose(round_up(at.L), p.Kp(), Km, p.Kp(), Kt, p.Lp());
+    scale_rows(at.L, p.Kp(), gates.w, Km);
+    return {Q, p.Kp(), 1};
+  }
+
+  // to = the state after chunk c, from the one before it (24); Km holds the keys times w.
   void update(const Place& at, const float* from, float* to) {
     const int Kp = p.Kp(), Vp = p.Vp();
     const int64_t n = (int64_t)p.K * Vp;
-    scale_rows(at.L, Kp, gates.w, Km);
     tiles(p.K, Vp, Update{at.L, Kp, Vp, gates.g, Km, Vm, from, to});
     update_n(at.L, Kp, gates.g, Km, nullptr, from + n, to + n);
   }
@@ -467,6 +501,7 @@ struct Forward {
     for (int c = begin; c < end; c++) {
       const Place at = place(x, c);
       load_chunk(at, x, c);
+      scale_rows(at.L, p.Kp(), gates.w, Km);
       update(at, to, to);
       kept *= gates.g;
     }
@@ -475,27 +510,23 @@ struct Forward {
 
   // Chunks begin .. end, from the state in `from`. Returns the state after them (in scratch or in p.states' next slot).
   const float* run(int64_t x, int begin, int end, const float* from) {
-    const int Kp = p.Kp(), Vp = p.Vp(), Lp = p.Lp();
     const int64_t size = p.state_size();
     float* now = state;
     if (p.states) now = p.states + (x * p.chunks() + begin) * size;
     memcpy(now, from, sizeof(float) * size);
     for (int c = begin; c < end; c++) {
       const Place at = place(x, c);
-      load_chunk(at, x, c);
-      load_rows(p.q, at.b, at.head, at.t0, at.L, p.K, at.mask, Q, Kp);
-      clear_rows(at.L, Kp, Km);
-      transpose(round_up(at.L), Kp, Km, Kp, Kt, Lp);
-      triangle(at.L, Scores{p.K, Q, Kt, gates, S, row_sum, Kp, Lp});
-      const float* n = now + (int64_t)p.K * Vp;
+      const Left q = load_all(at, x, c);
+      triangle(at.L, Scores{p.K, q, Kt, gates, S, row_sum, p.Lp()});
+      const float* n = now + (int64_t)p.K * p.Vp();
       float* nq = p.nq ? p.nq + x * p.T + at.t0 : nullptr;
       for (int t = 0; t < at.L; t++) {
-        const float value = p.scale() * (row_sum[t] + gates.r[t] * dot(Kp, Q + (int64_t)t * Kp, n));
+        const float value = p.scale() * (row_sum[t] + gates.r[t] * dot(p.Kp(), (q + t).a, n));
         if (nq) nq[t] = value;
-        read[t] = at.mask && !at.mask[at.t0 + t] ? 0.f : p.scale() * read_scale(p, value, gates.m[t]);
+        read[t] = at.mask && !at.mask[at.t0 + t] ? 0.f : p.scale() * read_scale(t, value);
       }
       const Ahead ahead{{&p.q, &p.k, &p.v}, {p.K, p.K, p.V}, 3, at.b, at.head, at.t0 + p.L, c + 1 < end ? place(x, c + 1).L : 0};
-      tiles(at.L, Vp, ReadOut{p, Q, now, S, Vm, gates.r, read, p.h.at(at.b, at.t0, at.head), ahead});
+      tiles(at.L, p.Vp(), ReadOut{p, q, now, S, Vm, gates.r, read, p.h.at(at.b, at.t0, at.head), ahead});
       float* next = p.states && c + 1 < end ? now + size : state;
       update(at, now, next);
       now = next;
@@ -503,11 +534,11 @@ struct Forward {
     return now;
   }
 
-  // 1 / (max(|nq|, exp(-m)) + eps), or exp(m) without normalisation (23).
-  static float read_scale(const MLSTM& p, float nq, float m) {
-    if (!p.normalize) return std::exp(m);
-    const float low = inverse_scale(m), size = std::fabs(nq);
-    return 1.f / ((size < low ? low : size) + p.eps);  // a NaN stays one
+  // 1 / (max(|nq|, exp(-m)) + eps), or exp(m) without normalisation (23), of step t of the chunk.
+  float read_scale(int t, float nq) const {
+    if (!p.normalize) return std::exp(gates.m[t]);
+    const float size = std::fabs(nq);
+    return 1.f / ((size < gates.low[t] ? gates.low[t] : size) + p.eps);  // a NaN stays one
   }
 
   // The rows behind the last step up to a whole vector, which the transposition reads.
@@ -589,7 +620,7 @@ struct Backward {
     const float* nq = p.nq + x * p.T + at.t0;
     for (int t = 0; t < at.L; t++) {
       float* row = dnum + (int64_t)t * Vp;
-      const float factor = p.scale() * Forward::read_scale(p, nq[t], gates.m[t]);
+      const float factor = p.scale() * forward.read_scale(t, nq[t]);
       for (int d = 0; d < Vp; d += W) store(row + d, load(row + d) * factor);
     }
     Forward::clear_rows(at.L, Kp, Km);
@@ -601,8 +632,8 @@ struct Backward {
     tiles(at.L, Kp, Product{p.V, Left{dnum, Vp, 1}, Ct, Kp, G, Kp, false});
     for (int t = 0; t < at.L; t++) {
       const float dh_h = row_dot[t] + gates.r[t] * dot(Kp, Q + (int64_t)t * Kp, G + (int64_t)t * Kp);
-      const bool above = p.normalize && std::fabs(nq[t]) >= inverse_scale(gates.m[t]);
-      const float read = Forward::read_scale(p, nq[t], gates.m[t]);
+      const bool above = p.normalize && std::fabs(nq[t]) >= gates.low[t];
+      const float read = forward.read_scale(t, nq[t]);
       dnq[t] = above ? -p.scale() * dh_h * read * (nq[t] > 0 ? 1.f : -1.f) : 0.f;
       if (!above) continue;
       float *to = dS + (int64_t)t * Lp, *d = D + (int64_t)t * Lp;
