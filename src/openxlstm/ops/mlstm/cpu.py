@@ -14,7 +14,7 @@ from openxlstm.ops import native
 from openxlstm.ops.native import View, address, rows, view
 from openxlstm.ops.state import MLSTMState
 
-CHUNK_SIZE = 64
+CHUNK_SIZE = 48  # eight register tiles; of 16, 32, 48, 64 and 96 the fastest at T=4096, forward and backward taken together
 INPUT_DTYPES = (torch.float32, torch.bfloat16)
 
 
