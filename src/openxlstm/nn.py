@@ -22,7 +22,7 @@ from openxlstm.layers.init import linspace_init, power_law_init
 from openxlstm.layers.norm import HeadNorm, LayerNorm
 from openxlstm.ops import mlstm_scan, slstm_scan
 from openxlstm.ops import state as states
-from openxlstm.ops.checks import clear_padding
+from openxlstm.ops.numerics import clear_padding
 from openxlstm.ops.state import MLSTMState, SLSTMState
 
 __all__ = ["MLSTM", "SLSTM", "XLSTM"]

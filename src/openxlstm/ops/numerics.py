@@ -46,6 +46,11 @@ def soft_cap(x: Tensor, cap: float | None) -> Tensor:
     return x if cap is None else cap * torch.tanh(x / cap)
 
 
+def clear_padding(x: Tensor, mask: Tensor | None) -> Tensor:
+    """x [B, T, ...] with zeros at padded steps: whatever stands there, NaN too, must reach neither a sum nor a gradient."""
+    return x if mask is None else x.masked_fill(~mask.view(*mask.shape, *[1] * (x.dim() - 2)), 0.0)
+
+
 def full_precision(fn: Function) -> Function:
     """Run `fn` with autocast off: the recurrences choose their own precision, and a matrix product that autocast rounded to
     bfloat16 inside them would be wrong in state and gradients."""
