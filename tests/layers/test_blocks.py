@@ -170,7 +170,8 @@ def test_attention_is_torch_attention_with_rope() -> None:
     ("make", "message"),
     [
         (lambda: SLSTMBlock(10, 4), "dim=10 is not divisible by num_heads=4"),
-        (lambda: MLSTMBlock(7, 4), "inner width 14"),
+        (lambda: MLSTMBlock(7, 4), "projection_factor \\* dim=14 is not divisible by num_heads=4"),
+        (lambda: SLSTMBlock(8, 0), "num_heads=0"),
         (lambda: MLSTMLargeBlock(12, 4), "qk_factor"),
         (lambda: BLOCKS["attention"](12, 4), "rotary"),
         (lambda: HeadwiseLinear(10, 3), "not divisible"),

@@ -1,4 +1,4 @@
-"""Constants and scalar functions that every recurrence shares."""
+"""Constants, dtypes and small functions that every recurrence shares."""
 
 import functools
 from collections.abc import Callable
