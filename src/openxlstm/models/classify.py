@@ -1,7 +1,5 @@
 """One label per sequence: embedding or projection, stack, pooling, linear layer."""
 
-from dataclasses import replace
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -9,10 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from openxlstm.layers.init import small_init
-from openxlstm.models.checkpoint import load_folder, read_config, resolve, save_folder
 from openxlstm.models.config import ClassifierConfig
-from openxlstm.models.count import num_parameters
 from openxlstm.models.language import check_ids
+from openxlstm.models.pretrained import PretrainedModel
 from openxlstm.models.stack import BlockStack, StackState
 from openxlstm.ops.numerics import accumulation_dtype
 
@@ -25,7 +22,7 @@ class ClassifierState(NamedTuple):
     steps: Tensor  # [B]      how many were seen, padding aside
 
 
-class SequenceClassifier(nn.Module):
+class SequenceClassifier(PretrainedModel):
     """`logits, state = model(x, state=None, *, reset=None, mask=None)`: class scores [B, C] of the sequence read so far.
 
     Padding (mask False) has no influence. Handing the state on continues the sequence: the scores after the last piece are
@@ -33,9 +30,11 @@ class SequenceClassifier(nn.Module):
     With `bidirectional` a second stack reads backwards; there is then no state to take or give (it is None).
     """
 
+    config_type = ClassifierConfig
+    config: ClassifierConfig
+
     def __init__(self, config: ClassifierConfig) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         if config.vocab_size is not None:
             self.embedding = nn.Embedding(config.vocab_size, config.dim)
             small_init(self.embedding.weight, config.dim)
@@ -112,31 +111,3 @@ class SequenceClassifier(nn.Module):
             pooled = pooled + torch.where(keep[:, None], state.pooled, 0.0)
             count = count + torch.where(continued, state.steps, 0)
         return pooled, count
-
-    def num_parameters(self) -> int:
-        """Number of parameters."""
-        return num_parameters(self)
-
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Write `config.json` and `model.safetensors`, each aside first and then renamed. Raises UserError (a full disk)."""
-        save_folder(self, self.config, folder)
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        path_or_hub_id: str | Path,
-        *,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-        backend: str | None = None,
-        revision: str | None = None,
-    ) -> "SequenceClassifier":
-        """Load what `save_pretrained` wrote, from a folder or the Hub, in evaluation mode. Arguments as for LanguageModel.
-
-        Raises UserError, which names the key or file.
-        """
-        folder = resolve(path_or_hub_id, revision)
-        config = ClassifierConfig.from_dict(read_config(folder, cls.__name__), source=str(folder / "config.json"))
-        if backend is not None:
-            config = replace(config, backend=backend)
-        return load_folder(lambda: cls(config), folder, device=device, dtype=dtype)

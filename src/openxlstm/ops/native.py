@@ -70,6 +70,11 @@ def missing() -> str | None:
     return _load(variant())[1]
 
 
+# To torch.compile the answer is a constant. This is what torch.compiler.assume_constant_result sets, which would import the
+# whole compiler with this package.
+missing._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
 def library() -> ctypes.CDLL:
     """The library. Raises RuntimeError where `missing` has a reason."""
     found, reason = _load(variant())

@@ -1,14 +1,13 @@
 """Which project a checkpoint folder comes from, and loading it whichever it is."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from openxlstm.errors import UserError
-from openxlstm.models.checkpoint import MODEL_TYPE, load_folder, read_config
+from openxlstm.models.checkpoint import MODEL_TYPE, load_folder
 from openxlstm.models.config import LanguageModelConfig
 from openxlstm.models.language import LanguageModel
 from openxlstm.models.weights import huggingface, large, neurips
@@ -45,11 +44,7 @@ def load_checkpoint(
     settings = read_settings(folder)
     kind = _classify(settings)
     if kind == OPENXLSTM:
-        values = read_config(folder, LanguageModel.__name__)
-        config = LanguageModelConfig.from_dict(values, source=str(settings.source))
-        if backend is not None:
-            config = replace(config, backend=backend)
-        return load_folder(lambda: LanguageModel(config), folder, device=device, dtype=dtype)
+        return load_folder(LanguageModel, LanguageModelConfig, folder, device=device, dtype=dtype, backend=backend)
     return READERS[kind](folder, settings, device=device, dtype=dtype, backend=backend or "auto")
 
 

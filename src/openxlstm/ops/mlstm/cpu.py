@@ -12,6 +12,7 @@ from torch import Tensor
 
 from openxlstm.ops import native
 from openxlstm.ops.native import View, address, rows, view
+from openxlstm.ops.operator import differentiable, needs_gradient
 from openxlstm.ops.state import MLSTMState
 
 CHUNK_SIZE = 48  # eight register tiles; of 16, 32, 48, 64 and 96 the fastest at T=4096, forward and backward taken together
@@ -48,9 +49,8 @@ def scan(
     if B * T * H == 0:
         return v.new_empty(v.shape), MLSTMState(C0, n0, m0)
     inputs = (rows(q), rows(k), rows(v), i_pre.float(), f_pre.float(), C0, n0, m0.detach(), reset, mask)
-    keep = torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v, i_pre, f_pre, C0, n0))
-    options = (normalize, input_gate == "sigmoid", eps, min(chunk_size or CHUNK_SIZE, T), keep)
-    h, C, n, m, *_ = torch.ops.openxlstm.mlstm_cpu(*inputs, *options)
+    keep = needs_gradient(q, k, v, i_pre, f_pre, C0, n0)
+    h, C, n, m, *_ = _run(*inputs, normalize, input_gate == "sigmoid", eps, min(chunk_size or CHUNK_SIZE, T), keep)
     return h, MLSTMState(C, n, m.detach())
 
 
@@ -238,15 +238,16 @@ def _(
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     q, k, v, i_pre, f_pre, _, _, _, reset, mask, normalize, sigmoid_input, eps, chunk_size, _ = inputs
-    _, C, n, _, states, m_in, nq = output
+    _, C, n, m, states, m_in, nq = output
     ctx.save_for_backward(q, k, v, i_pre, f_pre, reset, mask, C, n, states, m_in, nq)
     ctx.options = normalize, sigmoid_input, eps, chunk_size
+    ctx.mark_non_differentiable(m, states, m_in, nq)
     ctx.set_materialize_grads(False)
 
 
 def _backward(ctx: Any, dh: Tensor | None, dC: Tensor | None, dn: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
-    gradients = torch.ops.openxlstm.mlstm_cpu_backward(dh, dC, dn, *ctx.saved_tensors, *ctx.options)
+    gradients = mlstm_cpu_backward(dh, dC, dn, *ctx.saved_tensors, *ctx.options)
     return *gradients, None, None, None, None, None, None, None, None
 
 
-mlstm_cpu.register_autograd(_backward, setup_context=_save)
+_run = differentiable(mlstm_cpu, _save, _backward)

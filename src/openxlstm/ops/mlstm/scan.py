@@ -6,9 +6,9 @@ from torch import Tensor
 
 from openxlstm.ops import native
 from openxlstm.ops.backend import Backend, choose
-from openxlstm.ops.checks import check_gate, check_same_device, check_shape, check_time_mask, clear_padding
+from openxlstm.ops.checks import check_gate, check_same_device, check_shape, check_time_mask
 from openxlstm.ops.mlstm import chunkwise, cpu, reference
-from openxlstm.ops.numerics import accumulation_dtype, full_precision
+from openxlstm.ops.numerics import accumulation_dtype, clear_padding, full_precision
 from openxlstm.ops.state import MLSTMState, empty_mlstm_state
 
 REFERENCE = Backend("reference", reference.scan)
