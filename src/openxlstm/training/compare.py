@@ -106,6 +106,7 @@ def compare(
     for what, given in (("model", models), ("seed", seeds)):
         if len(set(given)) != len(given):
             raise UserError(f"a {what} is named twice in {', '.join(map(str, given))}")
+    settings = {model: dataclasses.replace(base.model, pattern=model) for model in models}  # a wrong name ends here
     text = prepare(base.data, cache_dir(), report=say)
     vocabulary = text.tokenizer.vocab_size
     target = base.model.num_parameters or count(base, vocabulary)
@@ -114,7 +115,7 @@ def compare(
             base,
             name=f"{slug(model)}-{seed}",
             seed=seed,
-            model=dataclasses.replace(base.model, pattern=model, num_parameters=target),
+            model=dataclasses.replace(settings[model], num_parameters=target),
         )
         for model in models
         for seed in seeds

@@ -68,6 +68,9 @@ def _classify(settings: Settings) -> str:
         return NEURIPS
     if "num_blocks" in settings and "num_heads" in settings and ("embedding_dim" in settings or "hidden_size" in settings):
         return LARGE
+    inside = settings.source.parent / "model"
+    if (inside / "config.json").is_file():
+        raise UserError(f"{settings.source}: not the config of a model; did you mean {str(inside)!r}?")
     raise UserError(
         f"{settings.source}: not a config of openxlstm, of transformers' xlstm (model_type), of xLSTMLMModel (mlstm_block, "
         "slstm_block) or of xLSTMLarge (embedding_dim, num_blocks, num_heads)"
