@@ -28,7 +28,7 @@ class SequenceClassifier(Encoder):
     With `bidirectional` a second stack reads backwards; there is then no state to take or give (it is None).
     """
 
-    config_class = ClassifierConfig
+    config_type = ClassifierConfig
     config: ClassifierConfig
 
     def __init__(self, config: ClassifierConfig) -> None:

@@ -19,7 +19,7 @@ from openxlstm.models.stack import BlockStack
 class Encoder(nn.Module):
     """Embedding of token ids, or linear projection of vectors, and the stack behind it; saving and loading."""
 
-    config_class: ClassVar[type[EncoderConfig]]
+    config_type: ClassVar[type[EncoderConfig]]
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ class Encoder(nn.Module):
         Raises UserError, which names the key or file.
         """
         folder = resolve(path_or_hub_id, revision)
-        config = cls.config_class.from_dict(read_config(folder, cls.__name__), source=str(folder / "config.json"))
+        config = cls.config_type.from_dict(read_config(folder, cls.__name__), source=str(folder / "config.json"))
         if backend is not None:
             config = replace(config, backend=backend)
         return load_folder(lambda: cls(config), folder, device=device, dtype=dtype)

@@ -16,7 +16,7 @@ class SequenceModel(Encoder):
     bias at 0.
     """
 
-    config_class = SequenceConfig
+    config_type = SequenceConfig
     config: SequenceConfig
 
     def __init__(self, config: SequenceConfig) -> None:
