@@ -43,6 +43,27 @@ def test_a_task_is_trained_by_its_name(here, capsys):
     assert settings["data"]["train_length"] == "3-5"
     assert cli.main(["generate", str(run)]) == 2, "there is no text to write"
     assert "this is a 'SequenceModel', not a 'LanguageModel'" in capsys.readouterr().err
+    assert cli.main(["generate"]) == 2, "and it is not the newest language model"
+    assert "no finished run under 'runs'" in capsys.readouterr().err
+
+
+def test_a_trained_model_is_scored_at_other_lengths(here, capsys):
+    assert cli.main(["train", "parity", *QUICK, "--run-dir=run"]) == 0
+    report = json.loads((here / "run" / "report.json").read_text())
+    capsys.readouterr()
+    assert cli.main(["eval", "run", "--json"]) == 0
+    results = json.loads(capsys.readouterr().out)["results"]
+    assert results == [report["test"], *report["other_lengths"]]
+    assert cli.main(["eval", "run", "--lengths=7, 9-12", "--split=validation"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["lengths", "scaled", "accuracy", "guessing", "loss", "answers"]
+    assert [line.split()[0] for line in lines[1:]] == ["7", "9-12", "9", "10", "11", "12"]
+    for words, message in (
+        (["eval", "run", "--context=4"], "--context is about text; run is the run of a task"),
+        (["eval", "run", "--lengths=x"], "'x' is not a length N or a range"),
+    ):
+        assert cli.main(words) == 2
+        assert message in capsys.readouterr().err
 
 
 def test_models_are_compared_on_a_task(here, capsys):

@@ -14,7 +14,17 @@ from openxlstm.tasks.nearest_neighbour import NearestNeighbour
 from openxlstm.tasks.regular import CycleNavigation, EvenPairs, Parity
 from openxlstm.tasks.stack import StackManipulation
 from openxlstm.tasks.strings import BucketSort, MissingDuplicate, OddsFirst, Repetition, ReverseString
-from openxlstm.tasks.task import Anchor, Batch, Metric, Signature, Split, Task
+from openxlstm.tasks.task import (
+    ACCURACY,
+    CROSS_ENTROPY,
+    SQUARED_ERROR,
+    Anchor,
+    Batch,
+    Metric,
+    Signature,
+    Split,
+    Task,
+)
 
 TASKS: dict[str, type[Task]] = {
     task.name: task
@@ -64,6 +74,9 @@ def summary(name: str) -> str:
 
 
 __all__ = [
+    "ACCURACY",
+    "CROSS_ENTROPY",
+    "SQUARED_ERROR",
     "TASKS",
     "Anchor",
     "Batch",

@@ -74,7 +74,7 @@ class Validate(pl.Callback):
     """Validation every so many steps, the best weights, and early stopping.
 
     run: evaluates the module's model; called on every process at the same step.
-    save_best: called on every process when a validation is better than all before.
+    save_best: called on every process when no validation before was better.
     """
 
     def __init__(
@@ -106,11 +106,10 @@ class Validate(pl.Callback):
         """Keep a validation: row, best weights, patience."""
         if self.meter.metrics is not None:
             self.meter.metrics.add(module.step, found.columns())
-        if found.objective < self.best:
-            self.best, self.best_step, self.bad = found.objective, module.step, 0
+        self.bad = 0 if found.objective < self.best else self.bad + 1
+        if found.objective <= self.best:  # the last of equals: a score that has reached its limit still gets surer
+            self.best, self.best_step = found.objective, module.step
             self.save_best(module)
-        else:
-            self.bad += 1
 
     def state_dict(self) -> dict[str, Any]:
         return {"best": self.best, "best_step": self.best_step, "bad": self.bad}

@@ -84,7 +84,7 @@ def draw(axes: Any, models: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
         for model, reports in models.items()
     }
     first = next(iter(models.values()))[0]
-    draw_scores(axes, scores, first["train_length"])
+    draw_scores(axes, scores, first["train_length"], first["test"]["higher_is_better"])
     axes.set_ylabel(f"{first['test']['metric']}, test")
     axes.grid(alpha=0.25)
     axes.legend(frameon=False)

@@ -164,7 +164,7 @@ def task_figure(path: Path, rows: Sequence[Mapping[str, str]], title: str, repor
         test = report["test"]
         tested = [*test["by_length"], *(part for other in report["other_lengths"] for part in other["by_length"])]
         if len(tested) > 1:
-            draw_scores(right, {"test": [tested]}, report["train_length"])
+            draw_scores(right, {"test": [tested]}, report["train_length"], test["higher_is_better"])
         else:
             steps, scores = curve(rows, "val_score")
             right.plot(steps, scores, color="#c0392b", marker="o", markersize=4, label=f"validation (test {test['score']:.3f})")
@@ -175,11 +175,14 @@ def task_figure(path: Path, rows: Sequence[Mapping[str, str]], title: str, repor
         right.legend(frameon=False)
 
 
-def draw_scores(axes: Any, models: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]], train_length: str) -> None:
+def draw_scores(
+    axes: Any, models: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]], train_length: str, higher_is_better: bool
+) -> None:
     """Scores over the length of the sequences. models: name -> for each seed the LengthScores, as dicts, of the same lengths.
 
     The line is the mean of the seeds, the band goes from their lowest to their highest; the dashed line is what guessing
-    scores, and the lengths of training are shaded.
+    scores, and the lengths of training are shaded. Where more is better, scores are shares of right answers and the axis ends
+    at 1.
     """
     places: list[float] = []
     for colour, (name, seeds) in enumerate(models.items()):
@@ -192,8 +195,10 @@ def draw_scores(axes: Any, models: Mapping[str, Sequence[Sequence[Mapping[str, A
     some = next(iter(models.values()))[0]
     axes.plot(places, [part["guess"] for part in some], color="0.4", linestyle="--", linewidth=1.0, label="guessing")
     low, _, high = train_length.partition("-")
-    axes.axvspan(int(low) - 0.5, int(high or low) + 0.5, color="0.85", zorder=0, label="lengths of training")
+    axes.axvspan(int(low) - 0.5, int(high or low) + 0.5, color="0.92", zorder=0, label="lengths of training")
     axes.set_xlabel("length")
+    if higher_is_better:
+        axes.set_ylim(min(-0.05, axes.get_ylim()[0]), 1.05)
     if max(places) > 8 * min(places):
         axes.set_xscale("log", base=2)
         axes.xaxis.set_major_formatter(lambda length, _: f"{length:g}")
