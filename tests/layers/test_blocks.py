@@ -82,6 +82,10 @@ def test_start_of_the_paper_blocks() -> None:
     assert s.b[[0, 2, 3]].count_nonzero() == 0
     place = torch.arange(16) / 15
     torch.testing.assert_close(s.b[1], (5 - 12 * place**1.6).expand(4, 16))
+    normal = SLSTMBlock(256, 4, recurrent_init="normal")
+    assert normal.R.std().item() == pytest.approx(1 / 8, rel=0.05)  # 64 units a head
+    with pytest.raises(ValueError, match="recurrent_init must be zeros or normal"):
+        SLSTMBlock(16, 4, recurrent_init="ones")
 
 
 def test_power_law_forget_bias() -> None:

@@ -30,6 +30,7 @@ GOOD: dict[str, Any] = dict(vocab_size=10, dim=16, blocks=("mlstm", "slstm"))
         (dict(logit_soft_cap=0.0), "logit_soft_cap must be positive"),
         (dict(input_gate="relu"), "input_gate must be one of exp, sigmoid"),
         (dict(forget_gate="relu"), "forget_gate must be one of exp, sigmoid"),
+        (dict(recurrent_init="ones"), "recurrent_init must be one of zeros, normal"),
         (dict(dropout=1.0), r"dropout must be in \[0, 1\)"),
         (dict(embedding_dropout=-0.1), "embedding_dropout must be in"),
         (dict(norm="batch"), "norm must be one of layer, rms, none"),

@@ -10,6 +10,7 @@ import torch
 
 from openxlstm.data.tokenizer import Tokenizer, load_tokenizer
 from openxlstm.errors import UserError
+from openxlstm.models.checkpoint import CONFIG, MODEL_TYPE
 from openxlstm.models.language import LanguageModel
 from openxlstm.models.weights.settings import CONFIG_FILES
 
@@ -84,8 +85,9 @@ def model_folder(path: str | Path) -> Path:
 
 
 def newest_run(root: str | Path = "runs") -> Path:
-    """The run folder under `root` whose model was finished last. Raises UserError when there is none."""
+    """The run folder under `root` whose language model was finished last. Raises UserError when there is none."""
     finished = [path.parent.parent for name in CONFIG_FILES for path in Path(root).glob(f"*/{MODEL}/{name}")]
+    finished = [run for run in finished if not of_a_task(run / MODEL)]
     if not finished:
         raise UserError(f"no finished run under {str(root)!r}: name a folder, or train a model first: openxlstm train")
     return max(finished, key=lambda run: (run / MODEL).stat().st_mtime)
@@ -98,6 +100,15 @@ def run_settings(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return settings if isinstance(settings, dict) and "trainer" in settings and "data" in settings else {}
+
+
+def of_a_task(folder: Path) -> bool:
+    """True for a folder with one of our models that is no language model."""
+    try:
+        settings = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return settings.get("model_type") == MODEL_TYPE and settings.get("architecture") != LanguageModel.__name__
 
 
 def has_config(folder: Path) -> bool:

@@ -3,13 +3,11 @@
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from openxlstm.layers.init import small_init
 from openxlstm.models.config import ClassifierConfig
-from openxlstm.models.language import check_ids
-from openxlstm.models.pretrained import PretrainedModel
+from openxlstm.models.encoder import Encoder
 from openxlstm.models.stack import BlockStack, StackState
 from openxlstm.ops.numerics import accumulation_dtype
 
@@ -22,7 +20,7 @@ class ClassifierState(NamedTuple):
     steps: Tensor  # [B]      how many were seen, padding aside
 
 
-class SequenceClassifier(PretrainedModel):
+class SequenceClassifier(Encoder):
     """`logits, state = model(x, state=None, *, reset=None, mask=None)`: class scores [B, C] of the sequence read so far.
 
     Padding (mask False) has no influence. Handing the state on continues the sequence: the scores after the last piece are
@@ -35,12 +33,6 @@ class SequenceClassifier(PretrainedModel):
 
     def __init__(self, config: ClassifierConfig) -> None:
         super().__init__(config)
-        if config.vocab_size is not None:
-            self.embedding = nn.Embedding(config.vocab_size, config.dim)
-            small_init(self.embedding.weight, config.dim)
-        else:
-            self.projection = nn.Linear(config.input_dim or 0, config.dim)
-        self.stack = BlockStack(config)
         self.backward_stack = BlockStack(config) if config.bidirectional else None
         features = config.dim * (2 if config.bidirectional else 1)
         self.classifier = nn.Linear(features, config.num_classes)
@@ -58,7 +50,7 @@ class SequenceClassifier(PretrainedModel):
         """
         if state is not None and self.backward_stack is not None:
             raise ValueError("a bidirectional classifier reads whole sequences: it takes no state")
-        e = self._embed(x)
+        e = self.embed(x)
         h, stack_state = self.stack(e, None if state is None else state.stack, reset=reset, mask=mask)
         valid = torch.ones(h.shape[:2], dtype=torch.bool, device=h.device) if mask is None else mask
         pooled, count = self._pool(h, valid, reset, state)
@@ -70,16 +62,6 @@ class SequenceClassifier(PretrainedModel):
         logits = self.classifier(torch.cat(features, -1).to(self.classifier.weight.dtype))
         logits = logits.to(accumulation_dtype(logits))
         return logits, None if self.backward_stack is not None else ClassifierState(stack_state, pooled, count)
-
-    def _embed(self, x: Tensor) -> Tensor:
-        if self.config.vocab_size is not None:
-            check_ids(x, self.config.vocab_size)
-            e = self.embedding(x)
-        else:
-            if x.dim() != 3 or x.shape[-1] != self.config.input_dim:
-                raise ValueError(f"x must be [B, T, {self.config.input_dim}], got {list(x.shape)}")
-            e = self.projection(x)
-        return F.dropout(e, self.config.input_dropout, self.training)
 
     def _backward(self, e: Tensor, reset: Tensor | None, mask: Tensor | None) -> Tensor:
         """The second stack over the reversed sequence; its outputs in the order of time. Padding passes on either side."""

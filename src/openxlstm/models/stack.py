@@ -42,6 +42,7 @@ def block_options(config: StackConfig, kind: str, index: int) -> dict[str, Any]:
                 block_index=index,
                 conv_width=config.conv_width if config.slstm_conv_width is None else config.slstm_conv_width,
                 forget_gate=config.forget_gate,
+                recurrent_init=config.recurrent_init,
                 backend=config.backend,
             )  # fmt: skip
         case "mlstm_large":
