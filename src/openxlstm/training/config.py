@@ -95,7 +95,6 @@ class ModelSettings:
     def as_written(self, vocab_size: int) -> Any:
         """The LanguageModelConfig before `num_parameters` adapts it; raises UserError for a model that cannot be built."""
         from openxlstm.models.config import LanguageModelConfig
-        from openxlstm.models.count import count_parameters
         from openxlstm.models.patterns import expand
         from openxlstm.ops import DOORS, backends_of
 
@@ -104,15 +103,13 @@ class ModelSettings:
             raise UserError(f"model: no backend {self.backend!r}; have auto, {', '.join(backends)}")
         own = {f.name for f in dataclasses.fields(self)} - {"pattern", "num_blocks", "num_parameters"}
         try:
-            config = LanguageModelConfig(
+            return LanguageModelConfig(
                 vocab_size=vocab_size,
                 blocks=expand(self.pattern, self.num_blocks),
                 **{name: getattr(self, name) for name in own},
             )
-            count_parameters(config)  # makes a block of each kind: do the widths fit the heads?
-        except ValueError as error:
+        except UserError as error:
             raise UserError(f"model: {error}") from error
-        return config
 
 
 @dataclass(frozen=True, kw_only=True)
