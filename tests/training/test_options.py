@@ -47,7 +47,7 @@ def test_values_get_the_type_of_their_field():
         ("model.pattern", "gru", "model: unknown block 'gru'"),
         ("model.num_blocks", "0", "model: num_blocks must be at least 1"),
         ("model.num_heads", "3", "model: dim=32 is not divisible by num_heads=3"),
-        ("model.qkv_block_size", "48", "model: projection_factor \\* dim=64 is not divisible by qkv_block_size=48"),
+        ("model.qkv_block_size", "48", "model: projection_factor \\* dim = 64 is not divisible by qkv_block_size=48"),
         ("model.forget_gate", "relu", "one of sigmoid, exp"),
         ("model.backend", "cuda", "model: no backend 'cuda'; have auto, "),
     ],

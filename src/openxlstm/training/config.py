@@ -294,7 +294,6 @@ def build_sequence_config(settings: ModelSettings, task: Task) -> Any:
 def _written(kind: Any, settings: ModelSettings, renamed: Mapping[str, str | None], **given: Any) -> Any:
     """A model's config from settings, before `num_parameters` adapts it; `renamed` says what a setting is called there, None
     leaves it out. Raises UserError for a model that cannot be built."""
-    from openxlstm.models.count import count_parameters
     from openxlstm.models.patterns import expand
     from openxlstm.ops import DOORS, backends_of
 
@@ -304,15 +303,13 @@ def _written(kind: Any, settings: ModelSettings, renamed: Mapping[str, str | Non
     own = {f.name for f in dataclasses.fields(settings)} - {"pattern", "num_blocks", "num_parameters"}
     names = {name: renamed.get(name, name) for name in own}
     try:
-        config = kind(
+        return kind(
             blocks=expand(settings.pattern, settings.num_blocks),
             **given,
             **{theirs: getattr(settings, ours) for ours, theirs in names.items() if theirs is not None},
         )
-        count_parameters(config)  # makes a block of each kind: do the widths fit the heads?
     except ValueError as error:
         raise UserError(f"model: {error}") from error
-    return config
 
 
 def _matched(config: Any, settings: ModelSettings) -> Any:
