@@ -11,7 +11,7 @@
 
 namespace oxl {
 
-constexpr double EMPTY_M = -1e30, MASKED_LOG_GATE = -4e30;  // as in openxlstm.ops.numerics
+constexpr double MASKED_LOG_GATE = -4e30;  // as in openxlstm.ops.numerics
 
 // The arguments of both passes; the mirror in Python is `Problem` in openxlstm/ops/mlstm/cpu.py.
 struct MLSTM {
@@ -83,7 +83,7 @@ struct Gates {
       if (!empty && !padded) sum_f += log_f[t];  // nothing passes a reset, so its gate has no meaning
       const double e = (padded ? MASKED_LOG_GATE : (double)log_i[t]) - sum_f;
       M = std::max(M, e);
-      m_out = std::max(sum_f + M, EMPTY_M);
+      m_out = std::max(sum_f + M, (double)EMPTY_M);
       split(e, e_high[t], e_low[t]);
       split(m_out - sum_f, M_high[t], M_low[t]);
       m[t] = (float)m_out;
@@ -452,7 +452,7 @@ struct Forward {
   // The stabilisers that enter all chunks of a memory.
   void stabilisers(int64_t x) {
     double* m_in = p.m_in + x * (p.chunks() + 1);
-    m_in[0] = p.m0 ? (double)p.m0[x] : EMPTY_M;
+    m_in[0] = p.m0 ? (double)p.m0[x] : (double)EMPTY_M;
     for (int c = 0; c < p.chunks(); c++) {
       const Place at = place(x, c);
       gates.compute(p, at.b, at.head, at.t0, at.L, m_in[c]);
