@@ -81,6 +81,7 @@ def train(
                 raise UserError(f"{folder} is finished; its result is in {folder / 'report.json'}")
             stored = checkpoint.read(folder / "checkpoints" / "last.pt")
         assert config is not None
+        device_kind(config.trainer.device)  # refused before the text is read and a folder is made
         if config.trainer.threads:
             torch.set_num_threads(config.trainer.threads)
         job = open_job(config, _say(rank))
