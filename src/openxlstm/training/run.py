@@ -100,7 +100,7 @@ def load_config(folder: Path) -> RunConfig:
 
     path = folder / "config.json"
     if not path.is_file():
-        raise UserError(f"{folder} is not a run folder: it has no config.json")
+        raise UserError(f"{folder}: {'not a run folder, it has no config.json' if folder.is_dir() else 'no such folder'}")
     try:
         return with_values(RunConfig(), json.loads(path.read_text()), str(path))
     except json.JSONDecodeError as error:
