@@ -273,7 +273,7 @@ def test_prepare_folder_does_not_write_over_other_things(tmp_path: Path) -> None
     prepare_folder(config, tmp_path / "out")
     prepare_folder(config, tmp_path / "out")
     other = TextConfig(source=config.source, tokenizer="chars", test=0.0)
-    with pytest.raises(UserError, match="with other settings"):
+    with pytest.raises(UserError, match="with other settings; --force replaces it"):
         prepare_folder(other, tmp_path / "out")
     assert prepare_folder(other, tmp_path / "out", force=True).tokenizer.kind == "chars"
     assert prepare_folder(other, tmp_path / "out").test is None

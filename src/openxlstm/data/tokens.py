@@ -216,7 +216,7 @@ def prepare_folder(
         found = _read_json(place / PREPARED).get("fingerprint")
         if found != fingerprint:
             if not force:
-                raise UserError(f"{place}: holds text that was prepared from another source or with other settings")
+                raise UserError(f"{place}: holds text of another source or prepared with other settings; --force replaces it")
             (place / PREPARED).unlink()
     elif place.exists() and (not place.is_dir() or (any(place.iterdir()) and not (place / ".lock").exists())):
         raise UserError(f"{place}: is not an empty folder")

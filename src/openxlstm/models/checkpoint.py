@@ -108,6 +108,8 @@ def resolve(path_or_hub_id: str | Path, revision: str | None = None) -> Path:
     name = str(path_or_hub_id)
     if folder.exists():
         raise UserError(f"{folder}: a checkpoint is a folder, this is a file")
+    if folder.parent != Path() and folder.parent.is_dir():  # runs/my-rum: no network is asked about a slip
+        raise UserError(f"{name}: no such folder")
     if name.count("/") != 1 or name.startswith((".", "/", "~")) or "\\" in name or not all(name.split("/")):
         raise UserError(f"{name}: no such folder (and not a Hub id of the form owner/name)")
     try:

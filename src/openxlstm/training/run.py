@@ -81,6 +81,7 @@ def train(
                 raise UserError(f"{folder} is finished; its result is in {folder / 'report.json'}")
             stored = checkpoint.read(folder / "checkpoints" / "last.pt")
         assert config is not None
+        device_kind(config.trainer.device)  # refused before the text is read and a folder is made
         if config.trainer.threads:
             torch.set_num_threads(config.trainer.threads)
         job = open_job(config, _say(rank))
@@ -99,7 +100,7 @@ def load_config(folder: Path) -> RunConfig:
 
     path = folder / "config.json"
     if not path.is_file():
-        raise UserError(f"{folder} is not a run folder: it has no config.json")
+        raise UserError(f"{folder}: {'not a run folder, it has no config.json' if folder.is_dir() else 'no such folder'}")
     try:
         return with_values(RunConfig(), json.loads(path.read_text()), str(path))
     except json.JSONDecodeError as error:
