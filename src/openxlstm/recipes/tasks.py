@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from openxlstm.tasks import TASKS, FormalLanguage
+from openxlstm.tasks.images import SequentialMNIST
 from openxlstm.training.config import ModelSettings, OptimizerConfig, RunConfig, ScheduleConfig, TrainerConfig
 
 
@@ -11,6 +12,8 @@ def task_recipe(name: str) -> RunConfig:
     kind = TASKS[name]
     if issubclass(kind, FormalLanguage):
         return formal_language(name)
+    if issubclass(kind, SequentialMNIST):
+        return images(name)
     return {"mqar": recall, "events": events, "event_stream": events}.get(name, vectors)(name)
 
 
@@ -57,6 +60,12 @@ def events(name: str) -> RunConfig:
 
 
 def vectors(name: str) -> RunConfig:
-    """Two sLSTM blocks."""
+    """Two sLSTM blocks, wider than for formal languages: nearest neighbour, adding and copy in minutes."""
     base = formal_language("parity")
     return replace(base, name=name, data=TASKS[name](), model=replace(base.model, dim=64))
+
+
+def images(name: str) -> RunConfig:
+    """The same for 784 pixels: about an hour on one core, a good part of it for the 10,000 test images."""
+    base = vectors(name)
+    return replace(base, trainer=replace(base.trainer, steps=1000, batch_size=32, validate_every=250))

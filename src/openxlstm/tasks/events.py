@@ -38,17 +38,17 @@ class Events(GeneratedTask):
     throughout: ClassVar[bool] = False
     """Questions come at any time after the first two tellings, about what was told so far, instead of at the end."""
 
-    train_length: str = "64"
-    eval_length: str = "64"
-    report_lengths: tuple[str, ...] = ("128", "256", "1024")
+    train_length: str = "32"
+    eval_length: str = "32"
+    report_lengths: tuple[str, ...] = ("64", "256", "1024")
     test_samples: int = 1024
-    num_events: int = 8
+    num_events: int = 4
     num_questions: int = 4
     revisions: int = 0
     flips: int = 0
-    num_names: int = 32
-    num_times: int = 32
-    num_words: int = 16
+    num_names: int = 16
+    num_times: int = 16
+    num_words: int = 8
 
     def __post_init__(self) -> None:
         for name, least in (("num_events", 2), ("num_questions", 1), ("revisions", 0), ("flips", 0), ("num_words", 1)):
@@ -153,8 +153,8 @@ class EventStream(Events):
     name: ClassVar[str] = "event_stream"
     throughout: ClassVar[bool] = True
 
-    revisions: int = 4
-    flips: int = 2
+    revisions: int = 2
+    flips: int = 1
 
 
 def distinct(batch: int, size: int, count: int, rng: torch.Generator) -> Tensor:
