@@ -32,7 +32,8 @@ class ModelSettings:
     projection_factor: inner width of "mlstm" blocks over dim.
     qkv_block_size: block size of the block-diagonal q, k, v projections of "mlstm" (dim * projection_factor = dense).
     ffn_factor: width of the feed-forward part of the other blocks over dim; none = the block's default.
-    conv_width: width of the causal convolution in "mlstm" and "slstm".
+    conv_width: width of the causal convolution in "mlstm" and "slstm"; 0 = none.
+    slstm_conv_width: the same in "slstm", where it differs.
     recurrent_init: how the recurrent kernels of "slstm" blocks start: "zeros" as in the published code, or "normal" as in the
         paper's runs on formal languages, which learn many times faster for it.
     dropout: in the branches of every block.
@@ -54,6 +55,7 @@ class ModelSettings:
     qkv_block_size: int = 4
     ffn_factor: float | None = None
     conv_width: int = 4
+    slstm_conv_width: int | None = None
     recurrent_init: Literal["zeros", "normal"] = "zeros"
     dropout: float = 0.0
     embedding_dropout: float = 0.0
