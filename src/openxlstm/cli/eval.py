@@ -81,10 +81,12 @@ def run(argv: Sequence[str]) -> int:
     if args.lengths:
         raise UserError("--lengths is about tasks; the windows in which text is read are --context")
     loaded = load(args)
-    trained = training_settings(loaded.folder)
-    text, part, about = open_text(args, loaded, trained)
 
+    from openxlstm.inference.load import run_settings
     from openxlstm.training.evaluate import evaluate
+
+    trained = run_settings(loaded.folder.parent)
+    text, part, about = open_text(args, loaded, trained)
 
     contexts = args.context or (trained_context(trained),)
     words = None if args.max_tokens else num_words(text, part)
@@ -117,16 +119,6 @@ def run(argv: Sequence[str]) -> int:
         if args.by_position:
             print("\n" + position_table(found))
     return 0
-
-
-def training_settings(model_folder: Path) -> dict[str, Any]:
-    """What `config.json` of the run around a model folder says; empty for a model that stands alone."""
-    file = model_folder.parent / "config.json"
-    try:
-        settings = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return settings if isinstance(settings, dict) and "trainer" in settings and "data" in settings else {}
 
 
 def trained_context(trained: dict[str, Any]) -> int:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from openxlstm.layers.conv import CausalConv1d
 from openxlstm.layers.feedforward import GatedFeedForward
+from openxlstm.layers.heads import head_width
 from openxlstm.layers.init import power_law_init, small_init
 from openxlstm.layers.norm import HeadNorm, LayerNorm
 from openxlstm.ops import SLSTMState, slstm_scan
@@ -52,11 +53,9 @@ class SLSTMBlock(nn.Module):
         backend: str = "auto",
     ) -> None:
         super().__init__()
-        if dim % num_heads:
-            raise ValueError(f"dim={dim} is not divisible by num_heads={num_heads}")
         if recurrent_init not in ("zeros", "normal"):
             raise ValueError(f"recurrent_init must be zeros or normal, got {recurrent_init!r}")
-        D = dim // num_heads
+        D = head_width(dim, num_heads)
         self.dim, self.num_heads, self.num_blocks, self.block_index = dim, num_heads, num_blocks, block_index
         self.forget_gate, self.recurrent_init, self.backend = forget_gate, recurrent_init, backend
         self.norm = LayerNorm(dim, eps=norm_eps)

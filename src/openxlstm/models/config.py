@@ -95,6 +95,15 @@ class StackConfig:
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise UserError(f"{name} must be positive, got {value}")
+        if "mlstm" in self.blocks:
+            inner = round(self.projection_factor * self.dim)
+            for name in ("num_heads", "qkv_block_size"):
+                if getattr(self, name) < 1 or inner % getattr(self, name):
+                    raise UserError(f"projection_factor * dim = {inner} is not divisible by {name}={getattr(self, name)}")
+        for name in ("qk_factor", "v_factor") if "mlstm_large" in self.blocks else ():
+            width = int(getattr(self, name) * self.dim)
+            if width < 1 or width % self.num_heads:
+                raise UserError(f"{name} * dim = {width} is not divisible by num_heads={self.num_heads}")
         for name in ("conv_width", "slstm_conv_width"):
             if (getattr(self, name) or 0) < 0:
                 raise UserError(f"{name} must be 0 (no convolution) or more, got {getattr(self, name)}")

@@ -9,7 +9,7 @@ from torch.utils.checkpoint import checkpoint
 from openxlstm.errors import UserError
 from openxlstm.layers import BLOCKS, LayerNorm, RMSNorm
 from openxlstm.models.config import StackConfig
-from openxlstm.ops.checks import clear_padding
+from openxlstm.ops.numerics import clear_padding
 
 StackState = tuple[Any, ...]
 """One state per block."""

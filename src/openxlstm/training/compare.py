@@ -143,6 +143,7 @@ def compare(
     for what, given in (("model", models), ("seed", seeds), ("learning rate", lrs)):
         if len(set(given)) != len(given):
             raise UserError(f"a {what} is named twice in {', '.join(map(str, given))}")
+    settings = {model: dataclasses.replace(base.model, pattern=model) for model in models}  # a wrong name ends here
     job = open_job(base, say)
     target = base.model.num_parameters or count_parameters(job.model_config(base.model))
     configs = {
@@ -150,7 +151,7 @@ def compare(
             base,
             name=f"{slug(model)}-lr{lr:g}-{seed}" if lrs else f"{slug(model)}-{seed}",
             seed=seed,
-            model=dataclasses.replace(base.model, pattern=model, num_parameters=target),
+            model=dataclasses.replace(settings[model], num_parameters=target),
             optimizer=dataclasses.replace(base.optimizer, lr=lr),
         )
         for model in models

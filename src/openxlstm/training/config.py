@@ -20,28 +20,44 @@ def _require(condition: bool, message: str) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSettings:
-    """The model to build; vocabulary and outputs come from the data.
+    """The model to build; vocabulary and outputs come from the data. Kinds of block that a setting does not name ignore it.
 
     pattern: which blocks, by name: "xlstm[a:b]" (a mLSTM to b sLSTM blocks), "mlstm", "slstm", "mlstm_large", "lstm",
         "transformer", or a comma list such as "mlstm,slstm,attention".
     dim: width of the residual stream.
     num_blocks: how many blocks.
-    num_heads: heads of every block.
-    gate_soft_cap: cap * tanh(gate / cap) on the mLSTM gate pre-activations; 0 = no cap, none = the block's default.
-    logit_soft_cap: the same on the logits; none = no cap.
+    num_heads: heads of every block; must divide dim.
+    slstm_num_heads: heads of "slstm" blocks; none = num_heads.
+    lstm_num_heads: heads of "lstm" blocks: 1 is the classic LSTM, more are block-diagonal.
     projection_factor: inner width of "mlstm" blocks over dim.
     qkv_block_size: block size of the block-diagonal q, k, v projections of "mlstm" (dim * projection_factor = dense).
-    ffn_factor: width of the feed-forward part of the other blocks over dim; none = the block's default.
-    conv_width: width of the causal convolution in "mlstm" and "slstm"; 0 = none.
-    slstm_conv_width: the same in "slstm", where it differs.
+    conv_width: steps that the causal convolution of "mlstm" and "slstm" sees; 0 = no convolution.
+    slstm_conv_width: the same in "slstm" blocks, where it differs; none = conv_width.
+    ffn_factor: width of the feed-forward part of the other blocks over dim; none = the block's default (1.3 in "slstm" and
+        "lstm", 2.667 in "mlstm_large" and "transformer").
+    ffn_multiple: that width is rounded up to a multiple of this.
+    qk_factor: width of all queries (and keys) of "mlstm_large" over dim.
+    v_factor: width of all values of "mlstm_large" over dim.
+    input_gate: input gate of the mLSTM, "exp" or "sigmoid".
+    forget_gate: forget gate of the sLSTM, "sigmoid" or "exp".
+    normalize: divide what "mlstm_large" reads from its memory by the normaliser.
+    gate_soft_cap: cap * tanh(gate / cap) on the mLSTM gate pre-activations; 0 = no cap, none = the block's default (15 in
+        "mlstm_large", else no cap).
+    logit_soft_cap: the same on the logits; none = no cap.
+    rope_base: base of the rotary positions of "transformer".
+    bias: biases in the linear maps and norms of "mlstm_large".
+    norm: the norm before the head, "layer", "rms" or "none".
+    norm_bias: a bias in that norm.
+    norm_eps: eps of all norms; none = the default of each (1e-5 or 1e-6).
+    cell_eps: eps of the normaliser of "mlstm_large"; none = 1e-6.
     recurrent_init: how the recurrent kernels of "slstm" blocks start: "zeros" as in the published code, or "normal" as in the
         paper's runs on formal languages, which learn many times faster for it.
     dropout: in the branches of every block.
     embedding_dropout: after the embedding or input projection.
     tie_embeddings: the output head shares the embedding matrix.
-    norm: the norm before the head, "layer" or "rms".
     checkpoint_activations: recompute blocks in backward: less memory, about a third more time.
     backend: backend of the recurrences: "auto", "reference", "torch", or another that `openxlstm doctor` lists.
+    chunk_size: steps of a chunk of the mLSTM; changes speed and memory, not results; none = the backend's choice.
     num_parameters: bring the model within 1 % of this many parameters by adapting widths; none = as configured.
     """
 
@@ -49,26 +65,44 @@ class ModelSettings:
     dim: int = 128
     num_blocks: int = 4
     num_heads: int = 4
-    gate_soft_cap: float | None = None
-    logit_soft_cap: float | None = None
+    slstm_num_heads: int | None = None
+    lstm_num_heads: int = 1
     projection_factor: float = 2.0
     qkv_block_size: int = 4
-    ffn_factor: float | None = None
     conv_width: int = 4
     slstm_conv_width: int | None = None
+    ffn_factor: float | None = None
+    ffn_multiple: int = 64
+    qk_factor: float = 0.5
+    v_factor: float = 1.0
+    input_gate: Literal["exp", "sigmoid"] = "exp"
+    forget_gate: Literal["sigmoid", "exp"] = "sigmoid"
+    normalize: bool = True
+    gate_soft_cap: float | None = None
+    logit_soft_cap: float | None = None
+    rope_base: float = 10000.0
+    bias: bool = False
+    norm: Literal["layer", "rms", "none"] = "layer"
+    norm_bias: bool = False
+    norm_eps: float | None = None
+    cell_eps: float | None = None
     recurrent_init: Literal["zeros", "normal"] = "zeros"
     dropout: float = 0.0
     embedding_dropout: float = 0.0
     tie_embeddings: bool = False
-    norm: Literal["layer", "rms"] = "layer"
     checkpoint_activations: bool = False
     backend: str = "auto"
+    chunk_size: int | None = None
     num_parameters: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("dim", "num_blocks", "num_heads"):
-            _require(getattr(self, name) >= 1, f"model.{name}={getattr(self, name)} must be at least 1")
-        _require(0 <= self.dropout < 1, f"model.dropout={self.dropout} must be in [0, 1)")
+        self.as_written(vocab_size=1)  # whatever the vocabulary will be: a wrong name must not wait until the text is read
+
+    def as_written(self, vocab_size: int) -> Any:
+        """The LanguageModelConfig before `num_parameters` adapts it; raises UserError for a model that cannot be built."""
+        from openxlstm.models.config import LanguageModelConfig
+
+        return _written(LanguageModelConfig, self, {}, vocab_size=vocab_size)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -241,10 +275,8 @@ def with_values(config: RunConfig, values: Mapping[str, Any], where: str) -> Run
 
 
 def build_model_config(settings: ModelSettings, vocab_size: int) -> Any:
-    """The LanguageModelConfig for `settings`; raises UserError for what the model refuses."""
-    from openxlstm.models.config import LanguageModelConfig
-
-    return _build(LanguageModelConfig, settings, {}, vocab_size=vocab_size)
+    """The LanguageModelConfig for `settings`; raises UserError for what cannot be built or matched."""
+    return _matched(settings.as_written(vocab_size), settings)
 
 
 def build_sequence_config(settings: ModelSettings, task: Task) -> Any:
@@ -255,29 +287,38 @@ def build_sequence_config(settings: ModelSettings, task: Task) -> Any:
         _require(not getattr(settings, name), f"model.{name} is for language models; task {task.name!r} cannot have it")
     renamed = {"tie_embeddings": None, "logit_soft_cap": None, "embedding_dropout": "input_dropout"}
     reads = task.signature
-    return _build(
-        SequenceConfig,
-        settings,
-        renamed,
-        vocab_size=reads.vocab_size,
-        input_dim=reads.input_dim,
-        num_outputs=reads.num_outputs,
-    )
+    given = dict(vocab_size=reads.vocab_size, input_dim=reads.input_dim, num_outputs=reads.num_outputs)
+    return _matched(_written(SequenceConfig, settings, renamed, **given), settings)
 
 
-def _build(kind: Any, settings: ModelSettings, renamed: Mapping[str, str | None], **given: Any) -> Any:
-    """A model's config from settings; `renamed` says what a setting is called there, None leaves it out."""
-    from openxlstm.models.match import match_parameters
+def _written(kind: Any, settings: ModelSettings, renamed: Mapping[str, str | None], **given: Any) -> Any:
+    """A model's config from settings, before `num_parameters` adapts it; `renamed` says what a setting is called there, None
+    leaves it out. Raises UserError for a model that cannot be built."""
     from openxlstm.models.patterns import expand
+    from openxlstm.ops import DOORS, backends_of
 
+    backends = {backend.name: None for door in DOORS for backend in backends_of(door)}
+    if settings.backend not in ("auto", *backends):
+        raise UserError(f"model: no backend {settings.backend!r}; have auto, {', '.join(backends)}")
     own = {f.name for f in dataclasses.fields(settings)} - {"pattern", "num_blocks", "num_parameters"}
     names = {name: renamed.get(name, name) for name in own}
     try:
-        config = kind(
+        return kind(
             blocks=expand(settings.pattern, settings.num_blocks),
             **given,
             **{theirs: getattr(settings, ours) for ours, theirs in names.items() if theirs is not None},
         )
-        return config if settings.num_parameters is None else match_parameters(config, settings.num_parameters)
     except ValueError as error:
+        raise UserError(f"model: {error}") from error
+
+
+def _matched(config: Any, settings: ModelSettings) -> Any:
+    """The config with the widths that give it `settings.num_parameters`."""
+    from openxlstm.models.match import match_parameters
+
+    if settings.num_parameters is None:
+        return config
+    try:
+        return match_parameters(config, settings.num_parameters)
+    except UserError as error:
         raise UserError(f"model: {error}") from error

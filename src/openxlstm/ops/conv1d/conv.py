@@ -3,8 +3,9 @@
 from torch import Tensor
 
 from openxlstm.ops.backend import Backend, choose
-from openxlstm.ops.checks import check_same_device, check_shape, check_time_mask, clear_padding
+from openxlstm.ops.checks import check_same_device, check_shape, check_time_mask
 from openxlstm.ops.conv1d import reference, taps
+from openxlstm.ops.numerics import clear_padding
 
 TORCH = Backend("torch", taps.scan)
 REFERENCE = Backend("reference", reference.scan)

@@ -5,8 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from openxlstm.ops.checks import clear_padding
-from openxlstm.ops.numerics import accumulation_dtype
+from openxlstm.ops.numerics import accumulation_dtype, clear_padding
 
 
 def scan(
