@@ -53,7 +53,10 @@ def read(task, inputs, targets):
     ("name", "settings"),
     [
         ("events", {}),
-        ("events", {"revisions": 5, "flips": 3, "train_length": "80", "eval_length": "80", "report_lengths": ()}),
+        (
+            "events",
+            {"num_events": 8, "revisions": 5, "flips": 3, "train_length": "80", "eval_length": "80", "report_lengths": ()},
+        ),
         ("events", {"num_events": 2, "num_questions": 1, "train_length": "7", "eval_length": "7", "report_lengths": ()}),
         ("event_stream", {}),
     ],
@@ -98,9 +101,9 @@ def test_names_times_and_words_are_all_used():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"num_events": 40}, "num_names=32 is less than data.num_events=40"),
-        ({"revisions": 30}, "num_times=32 is less than the 38 tellings"),
-        ({"train_length": "20"}, "tellings and questions alone are 28 tokens"),
+        ({"num_events": 20}, "num_names=16 is less than data.num_events=20"),
+        ({"revisions": 20}, "num_times=16 is less than the 24 tellings"),
+        ({"train_length": "19"}, "tellings and questions alone are 20 tokens"),
         ({"num_events": 1}, "num_events=1 must be at least 2"),
     ],
 )

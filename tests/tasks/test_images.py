@@ -102,6 +102,13 @@ def test_a_gzip_file_that_is_none(tmp_path):
         read_idx(path)
 
 
+def test_a_part_of_the_test_file(folder):
+    (batch,) = [batch for _, batch in task(folder, test_samples=5).evaluation("test", "784")]
+    assert numbers(batch) == [0, 1, 2, 3, 4]
+    with pytest.raises(UserError, match="validation_samples=0 must be at least 1"):
+        task(folder, validation_samples=0)
+
+
 def test_missing_settings():
     with pytest.raises(UserError, match="sequential_mnist needs --data"):
         TASKS["sequential_mnist"]().images("train")

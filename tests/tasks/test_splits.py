@@ -113,8 +113,10 @@ def test_ranges():
     for wrong in ("", "0", "5-3", "a", "3-", "-3"):
         with pytest.raises(UserError, match="is not a length N or a range N-M"):
             length_range(wrong)
-    with pytest.raises(UserError, match="too short: solve_equation needs at least 4"):
+    with pytest.raises(UserError, match="length 3 is too short: solve_equation needs at least 4"):
         TASKS["solve_equation"](train_length="3-40")
+    with pytest.raises(UserError, match="length 3 is too short"):
+        next(TASKS["solve_equation"]().evaluation("test", "3-9"))
     with pytest.raises(UserError, match="test_samples=0"):
         TASKS["parity"](test_samples=0)
 

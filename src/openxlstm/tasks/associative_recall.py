@@ -6,7 +6,7 @@ from typing import ClassVar
 import torch
 
 from openxlstm.errors import UserError
-from openxlstm.tasks.generated import GeneratedTask, length_range
+from openxlstm.tasks.generated import GeneratedTask
 from openxlstm.tasks.published import ZOOLOGY
 from openxlstm.tasks.task import ACCURACY, Anchor, Batch, Metric, Signature, nothing_scored
 
@@ -38,18 +38,18 @@ class AssociativeRecall(GeneratedTask):
     random_non_queries: bool = False
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         if self.num_pairs < 1:
             raise UserError(f"data.num_pairs={self.num_pairs} must be at least 1")
         if self.vocab_size // 2 - 1 < self.num_pairs:
             raise UserError(f"data.vocab_size={self.vocab_size} has too few keys for data.num_pairs={self.num_pairs}")
         if self.power_a <= 0:
             raise UserError(f"data.power_a={self.power_a} must be positive")
-        for text in (self.train_length, *self.reports):
-            if any(length % 2 or length < 4 * self.num_pairs for length in length_range(text)):
-                raise UserError(
-                    f"a length of {text!r}: {self.num_pairs} pairs need even lengths of {4 * self.num_pairs} or more"
-                )
+        super().__post_init__()
+
+    def check_lengths(self, lengths: range) -> None:
+        for length in lengths:
+            if length % 2 or length < 4 * self.num_pairs:
+                raise UserError(f"length {length}: {self.num_pairs} pairs need even lengths of {4 * self.num_pairs} or more")
 
     @property
     def signature(self) -> Signature:

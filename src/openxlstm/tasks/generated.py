@@ -53,8 +53,12 @@ class GeneratedTask(Task):
             if getattr(self, name) < 1:
                 raise UserError(f"data.{name}={getattr(self, name)} must be at least 1")
         for text in (self.train_length, *self.reports):
-            if length_range(text)[0] < self.min_length:
-                raise UserError(f"a length of {text!r} is too short: {self.name} needs at least {self.min_length} steps")
+            self.check_lengths(length_range(text))
+
+    def check_lengths(self, lengths: range) -> None:
+        """Raise UserError where the task has no sequences of some of these lengths."""
+        if lengths[0] < self.min_length:
+            raise UserError(f"length {lengths[0]} is too short: {self.name} needs at least {self.min_length} steps")
 
     @abstractmethod
     def sample(self, batch: int, length: int, rng: torch.Generator) -> Batch:
@@ -72,6 +76,7 @@ class GeneratedTask(Task):
         return self.draw("train", draw_lengths(self.train_length, batch, rng), rng)
 
     def evaluation(self, split: Split, lengths: str) -> Iterator[tuple[str, Batch]]:
+        self.check_lengths(length_range(lengths))
         groups = parts(length_range(lengths))
         samples = self.validation_samples if split == "validation" else self.test_samples
         for number, group in enumerate(groups):

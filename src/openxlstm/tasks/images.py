@@ -40,17 +40,20 @@ class SequentialMNIST(Task):
 
     source: the folder with MNIST's four IDX files, as they are or with `.gz`.
     validation_samples: images at the end of the training file that are kept for validation.
+    test_samples: images of the test file, from its beginning; 0 = all of them.
     """
 
     name: ClassVar[str] = "sequential_mnist"
     permuted: ClassVar[bool] = False
 
     source: str = ""
-    validation_samples: int = 5000
+    validation_samples: int = 1000
+    test_samples: int = 0
 
     def __post_init__(self) -> None:
-        if self.validation_samples < 1:
-            raise UserError(f"data.validation_samples={self.validation_samples} must be at least 1")
+        for name, least in (("validation_samples", 1), ("test_samples", 0)):
+            if getattr(self, name) < least:
+                raise UserError(f"data.{name}={getattr(self, name)} must be at least {least}")
 
     @property
     def signature(self) -> Signature:
@@ -102,7 +105,8 @@ class SequentialMNIST(Task):
             raise UserError(f"task {self.name} needs --data: the folder with MNIST's four IDX files")
         pixels, labels = read_images(self.source, "test" if split == "test" else "train", self.permuted)
         if split == "test":
-            return Images(pixels, labels)
+            few = self.test_samples or len(labels)
+            return Images(pixels[:few], labels[:few])
         kept = len(labels) - self.validation_samples
         if kept < 1:
             raise UserError(

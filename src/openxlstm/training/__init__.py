@@ -12,6 +12,7 @@ from openxlstm.training.config import (
     build_model_config,
 )
 from openxlstm.training.evaluate import Evaluation, evaluate
+from openxlstm.training.evaluate_task import TaskEvaluation, evaluate_task
 from openxlstm.training.optimizer import build_optimizer, parameter_groups
 from openxlstm.training.run import RunResult, train
 from openxlstm.training.schedule import lr_factor
@@ -23,10 +24,12 @@ __all__ = [
     "RunConfig",
     "RunResult",
     "ScheduleConfig",
+    "TaskEvaluation",
     "TrainerConfig",
     "build_model_config",
     "build_optimizer",
     "evaluate",
+    "evaluate_task",
     "lr_factor",
     "parameter_groups",
     "train",

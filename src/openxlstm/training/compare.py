@@ -247,7 +247,8 @@ def figure(comparison: Comparison) -> None:
         with canvas(comparison.folder / "compare.png", title, (11.0, 4.4) if task else (7.2, 4.4)) as paper:
             if task:
                 left, right = paper.subplots(1, 2)
-                draw_curves(left, finished, "val_score", lambda report: report["test"]["score"], "test")
+                draw_curves(left, finished, "val_score", lambda report: report["test"]["score"], "finished model, test")
+                left.set_ylabel("validation score")
                 compare_task.draw(
                     right, {model: [cell.report for cell in cells if cell.report] for model, cells in finished.items()}
                 )
