@@ -101,6 +101,23 @@ static OXL_INLINE vec vexp(vec x) {
   return select(x == x, y, x);
 }
 
+// exp of x <= 0, with less to guard against: below -88 the exponent bits come out 0 and make the product exactly 0, and a NaN
+// passes through the polynomial.
+static OXL_INLINE vec vexp_falling(vec x) {
+  const vec held = at_least(x, splat(-88.f));
+  const float magic = 12582912.f;
+  const vec shifted = held * 1.44269504088896341f + magic;
+  const vec n = shifted - magic;
+  const vec r = (held - n * 0.693359375f) + n * 2.12194440e-4f;
+  vec p = r * 1.9875691500e-4f + 1.3981999507e-3f;
+  p = p * r + 8.3334519073e-3f;
+  p = p * r + 4.1665795894e-2f;
+  p = p * r + 1.6666665459e-1f;
+  p = p * r + 5.0000001201e-1f;
+  p = p * (r * r) + r + 1.f;
+  return p * (vec)(((ivec)shifted - (0x4b400000 - 127)) << 23);
+}
+
 // log(1 + u) for u in [0, 1]: 2 artanh(u / (2 + u)).
 static OXL_INLINE vec vlog1p(vec u) {
   const vec s = u / (u + 2.f);

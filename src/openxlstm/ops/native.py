@@ -8,12 +8,15 @@ import ctypes
 import functools
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 ABI = 1  # of csrc/library.cpp
 VARIANTS = ("avx512", "avx2", "baseline")
@@ -43,6 +46,11 @@ def view(x: Tensor) -> View:
     return View(x.data_ptr(), s[0], s[1], gate, head, x.dtype == torch.bfloat16)
 
 
+def at(x: Tensor) -> Any:
+    """A pointer to the view of x [B, T, ...]."""
+    return ctypes.byref(view(x))
+
+
 def rows(x: Tensor) -> Tensor:
     """x itself if its last dimension is contiguous, else a copy in which it is."""
     return x if x.stride(-1) == 1 or x.shape[-1] <= 1 else x.contiguous()
@@ -53,6 +61,14 @@ def address(x: Tensor | None) -> ctypes.c_void_p:
     return ctypes.c_void_p(None if x is None else x.data_ptr())
 
 
+def _constant(function: Function) -> Function:
+    """What torch.compiler.assume_constant_result does, without importing the compiler: torch.compile calls `function` while
+    it traces and keeps the result."""
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return function
+
+
+@_constant
 def missing() -> str | None:
     """Why there are no compiled kernels here, or None."""
     return _load(variant())[1]
@@ -64,6 +80,12 @@ def library() -> ctypes.CDLL:
     if found is None:
         raise RuntimeError(reason)
     return found
+
+
+@_constant
+def vector_width() -> int:
+    """Floats in a vector of the library that is used here."""
+    return library().openxlstm_vector_width()
 
 
 def variant() -> str:
@@ -105,7 +127,7 @@ def describe() -> str:
         return reason
     found = library()
     how = "OpenMP" if found.openxlstm_parallel() else "one thread, compiled without OpenMP"
-    return f"{variant()}, vectors of {found.openxlstm_vector_width()} floats, {how}"
+    return f"{variant()}, vectors of {vector_width()} floats, {how}"
 
 
 @functools.cache
