@@ -28,6 +28,8 @@ FLAGS = [
     "-std=c++17", "-O3", "-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros", "-ffp-contract=fast",
     "-fvisibility=hidden", "-fno-exceptions", "-fno-rtti", "-Wall", "-Wno-psabi", "-Wno-unknown-pragmas",
 ]  # fmt: skip
+if os.environ.get("OPENXLSTM_SANITIZE"):  # for tests: memory errors and undefined behaviour end the process (see .ci/run)
+    FLAGS += ["-O1", "-g", "-fno-omit-frame-pointer", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
 SOURCES = sorted(str(path) for path in Path("csrc").glob("*.cpp"))
 HEADERS = sorted(str(path) for path in Path("csrc").glob("*.h"))
 
@@ -40,6 +42,7 @@ class BuildKernels(build_ext):
 
     def build_extension(self, ext):
         openmp = ["-fopenmp"] if self.compiles(["-fopenmp"]) else []  # Apple's clang has none: one thread then
+        link = [*openmp, *(flag for flag in FLAGS if flag.startswith("-fsanitize"))]
         flags = [*FLAGS, *ext.extra_compile_args, *openmp]
         folder = os.path.join(self.build_temp, ext.name)
 
@@ -49,7 +52,7 @@ class BuildKernels(build_ext):
         with ThreadPoolExecutor(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1) as pool:
             objects = list(pool.map(compiled, ext.sources))
         target = self.get_ext_fullpath(ext.name)
-        self.compiler.link_shared_object(objects, target, extra_postargs=openmp, target_lang="c++")
+        self.compiler.link_shared_object(objects, target, extra_postargs=link, target_lang="c++")
 
     def compiles(self, flags):
         """Whether the compiler takes `flags` for a C++ source."""

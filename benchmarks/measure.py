@@ -15,31 +15,38 @@ from typing import Any
 import torch
 
 
-def alternate(sides: dict[str, Callable[[], object]], *, rounds: int = 15, warmup: int = 3) -> dict[str, list[float]]:
-    """Milliseconds of each side, taken in turn: whatever slows the machine down slows all of them."""
+def alternate(
+    sides: dict[str, Callable[[], object]],
+    *,
+    rounds: int = 15,
+    warmup: int = 3,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, list[float]]:
+    """Milliseconds of each side, taken in turn: whatever slows the machine down slows all of them. clock: time.thread_time
+    counts only what this thread computed, for one thread on a machine that others use."""
     for _ in range(warmup):
         for run in sides.values():
             run()
     times: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(rounds):
         for name, run in sides.items():
-            start = time.perf_counter()
+            start = clock()
             run()
-            times[name].append((time.perf_counter() - start) * 1e3)
+            times[name].append((clock() - start) * 1e3)
     return times
 
 
-def compare(sides: dict[str, Callable[[], object]], ours: str, **options: Any) -> dict[str, Any]:
-    """Medians of all sides, and how many times faster `ours` is than each other one (median of the ratios of each round)."""
+def compare(sides: dict[str, Callable[[], object]], anchor: str, **options: Any) -> dict[str, Any]:
+    """Medians of all sides, and how many times faster than `anchor` each other one is (median of the ratios of each round)."""
     busy = BusyElsewhere()
     times = alternate(sides, **options)
     ratios = {
-        name: statistics.median(other / own for other, own in zip(series, times[ours], strict=True))
+        name: statistics.median(theirs / own for theirs, own in zip(times[anchor], series, strict=True))
         for name, series in times.items()
-        if name != ours
+        if name != anchor
     }
     medians = {name: statistics.median(series) for name, series in times.items()}
-    return {"milliseconds": medians, "times_faster": ratios, "foreign_cpus": busy.read()}
+    return {"anchor": anchor, "milliseconds": medians, "times_faster": ratios, "foreign_cpus": busy.read()}
 
 
 class BusyElsewhere:

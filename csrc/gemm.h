@@ -36,30 +36,53 @@ static OXL_INLINE void accumulate(vec acc[R][V], int K, Left A, const float* b, 
   }
 }
 
-// Calls body<R, V>(first row, first column) for tiles that cover [rows, columns]; `columns` is a multiple of W.
-template <int V, class Body>
-static OXL_INLINE void tile_rows(int rows, int column, Body&& body) {
+// Few tile shapes, because each is compiled for each kind of product: the full one and two for what is left of rows, and of
+// columns a half and a quarter. Full tiles of 6 rows and one of 4 make up 64.
+template <class Body>
+static OXL_INLINE void row_tiles(int rows, Body&& body) {
   int m = 0;
-  for (; m + TILE_ROWS <= rows; m += TILE_ROWS) body.template operator()<TILE_ROWS, V>(m, column);
-  switch (rows - m) {
-    case 5: if constexpr (TILE_ROWS > 5) body.template operator()<5, V>(m, column); break;
-    case 4: if constexpr (TILE_ROWS > 4) body.template operator()<4, V>(m, column); break;
-    case 3: body.template operator()<3, V>(m, column); break;
-    case 2: body.template operator()<2, V>(m, column); break;
-    case 1: body.template operator()<1, V>(m, column); break;
-  }
+  for (; m + TILE_ROWS <= rows; m += TILE_ROWS) body.template operator()<TILE_ROWS>(m);
+  if constexpr (TILE_ROWS > 4)
+    for (; m + 4 <= rows; m += 4) body.template operator()<4>(m);
+  for (; m < rows; m++) body.template operator()<1>(m);
 }
 
-template <class Body>
-static OXL_INLINE void tiles(int rows, int columns, Body&& body) {
+// Calls body<R, V>(m, n) for tiles side by side over columns 0 .. columns, a multiple of W.
+template <int R, class Body>
+static OXL_INLINE void column_tiles(int m, int columns, const Body& body) {
   int n = 0;
-  for (; n + TILE_VECTORS * W <= columns; n += TILE_VECTORS * W) tile_rows<TILE_VECTORS>(rows, n, body);
-  switch ((columns - n) / W) {
-    case 3: if constexpr (TILE_VECTORS > 3) tile_rows<3>(rows, n, body); break;
-    case 2: if constexpr (TILE_VECTORS > 2) tile_rows<2>(rows, n, body); break;
-    case 1: tile_rows<1>(rows, n, body); break;
-  }
+  for (; n + TILE_VECTORS * W <= columns; n += TILE_VECTORS * W) body.template operator()<R, TILE_VECTORS>(m, n);
+  if constexpr (TILE_VECTORS > 2)
+    for (; n + 2 * W <= columns; n += 2 * W) body.template operator()<R, 2>(m, n);
+  for (; n < columns; n += W) body.template operator()<R, 1>(m, n);
 }
+
+// All tiles of [rows, columns], one panel of columns after another: the panel of B stays in the first cache.
+template <int V, class Body>
+struct Panel {
+  int n;
+  const Body& body;
+  template <int R>
+  OXL_INLINE void operator()(int m) const { body.template operator()<R, V>(m, n); }
+};
+template <class Body>
+static __attribute__((noinline)) void tiles(int rows, int columns, const Body& body) {
+  int n = 0;
+  for (; n + TILE_VECTORS * W <= columns; n += TILE_VECTORS * W) row_tiles(rows, Panel<TILE_VECTORS, Body>{n, body});
+  if constexpr (TILE_VECTORS > 2)
+    for (; n + 2 * W <= columns; n += 2 * W) row_tiles(rows, Panel<2, Body>{n, body});
+  for (; n < columns; n += W) row_tiles(rows, Panel<1, Body>{n, body});
+}
+
+// Of each row tile m .. m + R of a lower triangle [rows, rows] the columns up to its diagonal, in whole vectors.
+template <class Body>
+struct Triangle {
+  const Body& body;
+  template <int R>
+  OXL_INLINE void operator()(int m) const { column_tiles<R>(m, round_up(m + R), body); }
+};
+template <class Body>
+static __attribute__((noinline)) void triangle(int rows, const Body& body) { row_tiles(rows, Triangle<Body>{body}); }
 
 // C[M, N] = A[M, K] B[K, N], or with `add` C += A B. N is a multiple of W.
 struct Product {

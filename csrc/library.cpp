@@ -1,4 +1,8 @@
 // Facts about the library itself.
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
 #include "library.h"
 #include "scratch.h"
 
@@ -21,3 +25,13 @@ OXL_EXPORT int openxlstm_parallel() {
 
 // For tests: fill temporaries with NaN before they are used.
 OXL_EXPORT void openxlstm_poison(int on) { oxl::poison = on != 0; }
+
+// Ask for huge pages behind fresh memory that is about to be written whole. A large tensor is mapped anew at every call, and
+// taking it page by page can cost as much as computing what goes into it. A hint: nothing depends on it.
+OXL_EXPORT void openxlstm_huge_pages(void* data, int64_t bytes) {
+#if defined(__linux__) && defined(MADV_HUGEPAGE)
+  constexpr uintptr_t page = 2 << 20;
+  const uintptr_t begin = ((uintptr_t)data + page - 1) / page * page, end = ((uintptr_t)data + bytes) / page * page;
+  if (begin < end) madvise((void*)begin, end - begin, MADV_HUGEPAGE);
+#endif
+}

@@ -11,6 +11,8 @@
 
 namespace oxl {
 
+constexpr float EMPTY_M = -1e30f;  // `openxlstm.ops.numerics.EMPTY_M`
+
 // Numbers of a tensor that is read or written in place, whatever its strides: element (b, t, g, h) begins at
 // data + b * batch + t * time + g * gate + h * head, counted in elements, and is contiguous from there.
 // The mirror in Python is `openxlstm.ops.native.View`.

@@ -42,7 +42,7 @@ struct Gate {
   vec open, closed;
 };
 static OXL_INLINE Gate vgate(vec x) {
-  const vec u = vexp_falling(-vabs(x));
+  const vec u = vexp_falling(minus_abs(x));
   const vec large = 1.f / (1.f + u), small = u * large;
   return {select(x < 0.f, small, large), select(x < 0.f, large, small)};
 }

@@ -5,6 +5,10 @@
 #include <cstdint>
 #include <cstring>
 
+#if defined(__SSE2__)
+#include <immintrin.h>
+#endif
+
 namespace oxl {
 
 #if defined(__AVX512F__)
@@ -31,9 +35,22 @@ static OXL_INLINE void store(float* p, vec x) { *(vec_unaligned*)p = x; }
 static OXL_INLINE vec splat(float x) { return vec{} + x; }
 static OXL_INLINE vec select(ivec where, vec yes, vec no) { return where ? yes : no; }
 static OXL_INLINE vec vabs(vec x) { return (vec)((ivec)x & 0x7fffffff); }
-// Of NaN and a number these give the NaN when it is `x`.
+static OXL_INLINE vec minus_abs(vec x) { return (vec)((ivec)x | INT32_MIN); }
+
+// Of NaN and a number these give the NaN when it is `x`. MAXPS and MINPS do just that with `x` last, but compilers do not see it.
+#if defined(__AVX512F__)
+static OXL_INLINE vec at_least(vec x, vec low) { return (vec)_mm512_maskz_max_ps(0xffff, (__m512)low, (__m512)x); }
+static OXL_INLINE vec at_most(vec x, vec high) { return (vec)_mm512_maskz_min_ps(0xffff, (__m512)high, (__m512)x); }
+#elif defined(__AVX2__)
+static OXL_INLINE vec at_least(vec x, vec low) { return (vec)_mm256_max_ps((__m256)low, (__m256)x); }
+static OXL_INLINE vec at_most(vec x, vec high) { return (vec)_mm256_min_ps((__m256)high, (__m256)x); }
+#elif defined(__SSE2__)
+static OXL_INLINE vec at_least(vec x, vec low) { return (vec)_mm_max_ps((__m128)low, (__m128)x); }
+static OXL_INLINE vec at_most(vec x, vec high) { return (vec)_mm_min_ps((__m128)high, (__m128)x); }
+#else
 static OXL_INLINE vec at_least(vec x, vec low) { return x < low ? low : x; }
 static OXL_INLINE vec at_most(vec x, vec high) { return x > high ? high : x; }
+#endif
 
 static OXL_INLINE vec iota() {
   vec x;
@@ -42,9 +59,12 @@ static OXL_INLINE vec iota() {
 }
 
 static OXL_INLINE float sum(vec x) {
-  float s = 0;
-  for (int i = 0; i < W; i++) s += x[i];
-  return s;
+  typedef float quarter __attribute__((vector_size(16)));
+  quarter part[W / 4];
+  memcpy(part, &x, sizeof x);
+  for (int n = W / 8; n; n /= 2)
+    for (int i = 0; i < n; i++) part[i] += part[i + n];
+  return (part[0][0] + part[0][1]) + (part[0][2] + part[0][3]);
 }
 
 // The first n < W floats of p, zeros behind them; and the reverse. Nothing beyond p[n - 1] is touched.
@@ -101,49 +121,49 @@ static OXL_INLINE vec vexp(vec x) {
   return select(x == x, y, x);
 }
 
-// exp of x <= 0, with less to guard against: below -88 the exponent bits come out 0 and make the product exactly 0, and a NaN
-// passes through the polynomial.
-static OXL_INLINE vec vexp_falling(vec x) {
-  const vec held = at_least(x, splat(-88.f));
-  const float magic = 12582912.f;
-  const vec shifted = held * 1.44269504088896341f + magic;
+// exp(x) = (1 + t) scale for x in [-88, 88]. Below -87.68 the scale is exactly 0. Coefficients: minimax, error 3e-9.
+struct Exp {
+  vec t, scale;
+};
+static OXL_INLINE Exp exp_parts(vec x) {
+  const float magic = 12582912.f + 127;  // as in vexp; the sum has the exponent bits of 2^n in its low end
+  const vec shifted = x * 1.44269504088896341f + magic;
   const vec n = shifted - magic;
-  const vec r = (held - n * 0.693359375f) + n * 2.12194440e-4f;
-  vec p = r * 1.9875691500e-4f + 1.3981999507e-3f;
-  p = p * r + 8.3334519073e-3f;
-  p = p * r + 4.1665795894e-2f;
-  p = p * r + 1.6666665459e-1f;
-  p = p * r + 5.0000001201e-1f;
-  p = p * (r * r) + r + 1.f;
-  return p * (vec)(((ivec)shifted - (0x4b400000 - 127)) << 23);
+  const vec r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
+  vec p = r * 0.001381446706f + 0.008368780411f;
+  p = p * r + 0.04166839421f;
+  p = p * r + 0.1666652011f;
+  p = p * r + 0.4999999341f;
+  return {p * (r * r) + r, (vec)((ivec)shifted << 23)};
 }
 
-// log(1 + u) for u in [0, 1]: 2 artanh(u / (2 + u)).
+// exp of x <= 0, with less to guard against than vexp; exactly 0 below -87.68.
+static OXL_INLINE vec vexp_falling(vec x) {
+  const Exp e = exp_parts(at_least(x, splat(-88.f)));
+  return (1.f + e.t) * e.scale;
+}
+
+// log(1 + u) for u in [0, 1]: 2 artanh(s), s = u / (2 + u); minimax in s^2, error 5e-9.
 static OXL_INLINE vec vlog1p(vec u) {
-  const vec s = u / (u + 2.f);
+  const vec s = u / (u + 2.f), twice = s + s;
   const vec q = s * s;
-  vec p = q * (1.f / 15) + (1.f / 13);
-  p = p * q + (1.f / 11);
-  p = p * q + (1.f / 9);
-  p = p * q + (1.f / 7);
-  p = p * q + (1.f / 5);
-  p = p * q + (1.f / 3);
-  return 2.f * s * (p * q + 1.f);
+  vec p = q * 0.1401563688f + 0.1399893182f;
+  p = p * q + 0.2001088496f;
+  p = p * q + 0.3333320602f;
+  return twice * (p * q) + twice;
 }
 
+// Never below 1.6e-38, as exp(87) is still finite.
 static OXL_INLINE vec vsigmoid(vec x) {
-  const vec u = vexp(-vabs(x));  // never overflows
-  return select(x < 0.f, u, splat(1.f)) / (1.f + u);
+  const Exp e = exp_parts(at_most(at_least(-x, splat(-87.f)), splat(87.f)));
+  return 1.f / ((1.f + e.t) * e.scale + 1.f);
 }
-static OXL_INLINE vec vlog_sigmoid(vec x) { return at_most(x, splat(0.f)) - vlog1p(vexp(-vabs(x))); }
+static OXL_INLINE vec vlog_sigmoid(vec x) { return at_most(x, splat(0.f)) - vlog1p(vexp_falling(minus_abs(x))); }
 static OXL_INLINE vec vtanh(vec x) {
-  const vec a = vabs(x);
-  const vec u = vexp(-2.f * a);
-  vec y = (1.f - u) / (1.f + u);
-  const vec x2 = x * x;  // near 0 the difference above loses digits: odd polynomial instead
-  const vec small = a * (1.f + x2 * (-0.333333333f + x2 * (0.133333333f + x2 * (-0.0539682540f + x2 * 0.0218694885f))));
-  y = select(a < 0.25f, small, y);
-  return select(x < 0.f, -y, y);
+  const Exp e = exp_parts(at_least(minus_abs(x) * 2.f, splat(-88.f)));
+  const vec u = e.t * e.scale + (e.scale - 1.f);  // exp(-2 |x|) - 1, without loss of digits near 0
+  const vec y = u / (u + 2.f);                    // -tanh |x|
+  return (vec)((ivec)y ^ (~(ivec)x & INT32_MIN));
 }
 static OXL_INLINE vec vsilu(vec x) { return x * vsigmoid(x); }
 
@@ -175,7 +195,7 @@ static OXL_INLINE void transpose_tile(vec r[W]) {
 }
 
 // out [columns, rows] = transpose of in [rows, columns], both counts multiples of W.
-static inline void transpose(int rows, int columns, const float* in, int64_t in_stride, float* out, int64_t out_stride) {
+static __attribute__((noinline, unused)) void transpose(int rows, int columns, const float* in, int64_t in_stride, float* out, int64_t out_stride) {
   for (int i = 0; i < rows; i += W)
     for (int j = 0; j < columns; j += W) {
       vec tile[W];

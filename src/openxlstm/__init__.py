@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from openxlstm import nn, ops
     from openxlstm.models.classify import SequenceClassifier
-    from openxlstm.models.config import ClassifierConfig, LanguageModelConfig
+    from openxlstm.models.config import ClassifierConfig, LanguageModelConfig, SequenceConfig
     from openxlstm.models.language import LanguageModel
+    from openxlstm.models.sequence import SequenceModel
 
 __version__ = "0.1.0"
 
@@ -16,12 +17,23 @@ _EXPORTS = {
     "LanguageModel": "openxlstm.models.language",
     "LanguageModelConfig": "openxlstm.models.config",
     "SequenceClassifier": "openxlstm.models.classify",
+    "SequenceConfig": "openxlstm.models.config",
+    "SequenceModel": "openxlstm.models.sequence",
 }
 """Name -> module. They load at first use, so that `import openxlstm` costs nothing."""
 
 _MODULES = ("nn", "ops")
 
-__all__ = ["ClassifierConfig", "LanguageModel", "LanguageModelConfig", "SequenceClassifier", "nn", "ops"]
+__all__ = [
+    "ClassifierConfig",
+    "LanguageModel",
+    "LanguageModelConfig",
+    "SequenceClassifier",
+    "SequenceConfig",
+    "SequenceModel",
+    "nn",
+    "ops",
+]
 
 
 def __getattr__(name: str) -> Any:

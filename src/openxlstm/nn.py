@@ -18,11 +18,12 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 
 from openxlstm.layers import BLOCKS
 from openxlstm.layers.gates import scalar_gates
+from openxlstm.layers.heads import head_width
 from openxlstm.layers.init import linspace_init, power_law_init
 from openxlstm.layers.norm import HeadNorm, LayerNorm
 from openxlstm.ops import mlstm_scan, slstm_scan
 from openxlstm.ops import state as states
-from openxlstm.ops.checks import clear_padding
+from openxlstm.ops.numerics import clear_padding
 from openxlstm.ops.state import MLSTMState, SLSTMState
 
 __all__ = ["MLSTM", "SLSTM", "XLSTM"]
@@ -45,6 +46,8 @@ class _Recurrent(nn.Module):
         batch_first: bool,
         dropout: float,
         bidirectional: bool,
+        num_heads: int | None,
+        backend: str,
     ) -> None:
         super().__init__()
         for name, value in (("input_size", input_size), ("hidden_size", hidden_size), ("num_layers", num_layers)):
@@ -54,6 +57,9 @@ class _Recurrent(nn.Module):
             raise ValueError(f"dropout must be between 0 and 1, got {dropout}")
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
         self.bias, self.batch_first, self.dropout, self.bidirectional = bias, batch_first, float(dropout), bidirectional
+        self.num_heads = math.gcd(hidden_size, 4) if num_heads is None else num_heads
+        head_width(hidden_size, self.num_heads, "hidden_size")
+        self.backend = backend
 
     def _build(self) -> None:
         directions = 2 if self.bidirectional else 1
@@ -226,9 +232,8 @@ class SLSTM(_Recurrent):
         forget_gate: str = "sigmoid",
         backend: str = "auto",
     ) -> None:
-        super().__init__(input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional)
-        self.num_heads = _heads(hidden_size, num_heads)
-        self.forget_gate, self.backend = forget_gate, backend
+        super().__init__(input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, num_heads, backend)
+        self.forget_gate = forget_gate
         self._build()
 
     def _cell(self, input_size: int, layer: int) -> nn.Module:
@@ -291,9 +296,8 @@ class MLSTM(_Recurrent):
         norm_eps: float = 1e-5,
         backend: str = "auto",
     ) -> None:
-        super().__init__(input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional)
-        self.num_heads = _heads(hidden_size, num_heads)
-        self.gate_soft_cap, self.norm_eps, self.backend = gate_soft_cap, norm_eps, backend
+        super().__init__(input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, num_heads, backend)
+        self.gate_soft_cap, self.norm_eps = gate_soft_cap, norm_eps
         self._build()
 
     def _cell(self, input_size: int, layer: int) -> nn.Module:
@@ -350,14 +354,13 @@ class XLSTM(_Recurrent):
         backend: str = "auto",
         block_options: dict[str, dict[str, Any]] | None = None,
     ) -> None:
-        super().__init__(input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional)
+        super().__init__(input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, num_heads, backend)
         names = [name.strip() for name in pattern.split(",")] if isinstance(pattern, str) else list(pattern)
         unknown = [name for name in names if name not in BLOCKS]
         if unknown or not names:
             raise ValueError(f"pattern must name blocks out of {', '.join(BLOCKS)}, got {', '.join(unknown) or 'nothing'}")
-        self.num_heads = _heads(hidden_size, num_heads)
         self.pattern = tuple(names[layer % len(names)] for layer in range(num_layers))
-        self.norm_eps, self.backend, self.block_options = norm_eps, backend, dict(block_options or {})
+        self.norm_eps, self.block_options = norm_eps, dict(block_options or {})
         self._build()
 
     def _cell(self, input_size: int, layer: int) -> nn.Module:
@@ -374,11 +377,3 @@ class XLSTM(_Recurrent):
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, pattern={','.join(self.pattern)}"
-
-
-def _heads(hidden_size: int, num_heads: int | None) -> int:
-    if num_heads is None:
-        return math.gcd(hidden_size, 4)
-    if num_heads < 1 or hidden_size % num_heads:
-        raise ValueError(f"hidden_size={hidden_size} is not divisible by num_heads={num_heads}")
-    return num_heads

@@ -16,6 +16,7 @@ from openxlstm.cli.main import main
 from openxlstm.data import CharTokenizer
 from openxlstm.inference.load import load_run
 from openxlstm.inference.text import TextStream
+from openxlstm.ops import native
 
 SOURCE = Path(__file__).parents[2] / "src"
 
@@ -53,6 +54,20 @@ def test_json(here, capsys, write_run):
     assert result["ended_by"] == "length"
     plain = run(capsys, "runs/a", "--prompt", "ab", "--max-tokens", "8", "--no-echo")[1]
     assert plain == result["text"] + "\n"
+
+
+def test_ways_to_decode(here, capsys, write_run):
+    write_run(here / "runs" / "a")
+    words = ["runs/a", "--prompt", "ab", "--max-tokens", "8", "--temperature", "0", "--json"]
+    one, other = (json.loads(run(capsys, *words, "--decode", decode)[1]) for decode in ("auto", "torch"))
+    assert one["text"] == other["text"]
+    assert (one["decode"], other["decode"]) == ("native" if native.missing() is None else "torch", "torch")
+    if native.missing() is None:
+        rounded = json.loads(run(capsys, *words, "--weights", "int8")[1])
+        assert (rounded["decode"], rounded["weights"], rounded["num_tokens"]) == ("native", "int8", 8)
+    code, _, err = run(capsys, *words, "--decode", "torch", "--weights", "int8")
+    assert code == 2
+    assert "weights='int8' is for native decoding" in err
 
 
 def test_the_newest_run_is_the_default(here, capsys, write_run):

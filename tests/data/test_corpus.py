@@ -123,6 +123,14 @@ def test_max_bytes_of_a_text(tmp_path: Path) -> None:
     assert load_corpus(TextConfig(source=str(tmp_path / "a.txt"), max_bytes=101)).num_bytes == 100
 
 
+def test_max_bytes_of_a_folder_of_long_texts(tmp_path: Path) -> None:
+    """WikiText and the like: a file is one document, and longer than the limit."""
+    for split in ("train", "valid", "test"):
+        (tmp_path / f"wiki.{split}.txt").write_text("a" * 1000)
+    found = parts(load_corpus(TextConfig(source=str(tmp_path), max_bytes=200, validation=0.1, test=0.05)))
+    assert {split: sum(map(len, texts)) for split, texts in found.items()} == {"train": 200, "validation": 20, "test": 10}
+
+
 def test_bad_utf8_names_file_and_byte(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes(b"good " + b"\xe9t\xe9")
     with pytest.raises(UserError, match=r"a\.txt: byte 5: not utf-8"):

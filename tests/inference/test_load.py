@@ -60,6 +60,15 @@ def test_paths_that_hold_nothing(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="no finished model"):
         model_folder("runs")
     assert str(model_folder("owner/name")) == "owner/name"  # left to the Hub
+    (tmp_path / "runs" / "a" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "runs" / "a" / "config.json").write_text('{"trainer": {}, "data": {}}')
+    with pytest.raises(UserError, match=r"runs/a: this run has no finished model yet; .* openxlstm train --resume runs/a"):
+        model_folder("runs/a")
+    make(tmp_path / "runs" / "b" / "model")
+    (tmp_path / "runs" / "b" / "checkpoints").mkdir()
+    for path in ("runs", "runs/b/checkpoints"):
+        with pytest.raises(UserError, match=f"{path}: no finished model in this folder; there is one in 'runs/b'"):
+            model_folder(path)
 
 
 @pytest.mark.parametrize(("knows", "fits"), [(257, True), (320, True), (384, True), (256, False), (258, False), (1024, False)])

@@ -82,6 +82,10 @@ def test_start_of_the_paper_blocks() -> None:
     assert s.b[[0, 2, 3]].count_nonzero() == 0
     place = torch.arange(16) / 15
     torch.testing.assert_close(s.b[1], (5 - 12 * place**1.6).expand(4, 16))
+    normal = SLSTMBlock(256, 4, recurrent_init="normal")
+    assert normal.R.std().item() == pytest.approx(1 / 8, rel=0.05)  # 64 units a head
+    with pytest.raises(ValueError, match="recurrent_init must be zeros or normal"):
+        SLSTMBlock(16, 4, recurrent_init="ones")
 
 
 def test_power_law_forget_bias() -> None:
@@ -170,7 +174,8 @@ def test_attention_is_torch_attention_with_rope() -> None:
     ("make", "message"),
     [
         (lambda: SLSTMBlock(10, 4), "dim=10 is not divisible by num_heads=4"),
-        (lambda: MLSTMBlock(7, 4), "inner width 14"),
+        (lambda: MLSTMBlock(7, 4), "projection_factor \\* dim=14 is not divisible by num_heads=4"),
+        (lambda: SLSTMBlock(8, 0), "num_heads=0"),
         (lambda: MLSTMLargeBlock(12, 4), "qk_factor"),
         (lambda: BLOCKS["attention"](12, 4), "rotary"),
         (lambda: HeadwiseLinear(10, 3), "not divisible"),
@@ -198,14 +203,19 @@ def test_a_cut_cache_is_a_sliding_memory() -> None:
     assert keep_recent((recurrent,), 2)[0] is recurrent
 
 
-@pytest.mark.parametrize("kind", ["mlstm", "slstm"])
-def test_compiled_is_eager(kind: str) -> None:
-    """Around the recurrence, which torch.compile leaves as it is; float32 sums may be taken in another order."""
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("name", BLOCKS)
+def test_compiled_is_eager(name: str, masked: bool) -> None:
+    """Whole, with the recurrence as one node, and handing a state on; float32 sums may be taken in another order."""
+    torch._dynamo.reset()
     torch.manual_seed(0)
-    block = BLOCKS[kind](16, 2)
+    block = BLOCKS[name](16, 2)
     x = torch.randn(2, 70, 16, requires_grad=True)
-    compiled = torch.compile(block, backend="aot_eager")
-    (y, _), (z, _) = block(x), compiled(x)
-    torch.testing.assert_close(z, y, rtol=1e-5, atol=1e-5)
-    expected, found = (torch.autograd.grad(out.square().sum(), x)[0] for out in (y, z))
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    masks = dict(reset=torch.rand(2, 70) < 0.05, mask=torch.rand(2, 70) < 0.8) if masked else {}
+
+    def run(block: torch.nn.Module) -> tuple[torch.Tensor, ...]:
+        y, state = block(x, **masks)
+        z, _ = block(x, state, **masks)
+        return torch.cat([y, z], 1), *torch.autograd.grad((y * y + z * y).sum(), [x, *block.parameters()])
+
+    torch.testing.assert_close(run(torch.compile(block, fullgraph=True, backend="aot_eager")), run(block), rtol=1e-4, atol=1e-4)

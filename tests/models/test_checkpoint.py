@@ -363,6 +363,17 @@ def test_own_huggingface_round_trip(tmp_path: Path) -> None:
         assert torch.equal(loaded(ids)[0], model(ids)[0])
 
 
+def test_convert_a_run(tmp_path: Path) -> None:
+    """The model in it, with its tokenizer."""
+    build(**LARGE).save_pretrained(tmp_path / "run" / "model")
+    (tmp_path / "run" / "model" / "tokenizer.json").write_text("{}")
+    (tmp_path / "run" / "config.json").write_text('{"trainer": {}, "data": {}}')
+    assert main(["convert", str(tmp_path / "run"), str(tmp_path / "copy")]) == 0
+    assert sorted(path.name for path in (tmp_path / "copy").iterdir()) == ["config.json", "model.safetensors", "tokenizer.json"]
+    with pytest.raises(UserError, match=r"run/config\.json: not the config of a model; did you mean .*run/model"):
+        LanguageModel.from_pretrained(tmp_path / "run")
+
+
 def test_convert(large: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     edit(large / "config.json", lambda c: c.update(bos_token_id=0, eos_token_id=[2, 3]))
     (large / "tokenizer.json").write_text("{}")

@@ -161,3 +161,17 @@ def test_import_is_light() -> None:
         "assert not bad, bad; assert 'LanguageModel' in dir(openxlstm)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("checkpoint", [False, True])
+def test_compiled_is_eager(checkpoint: bool) -> None:
+    """One graph without a break, forward and gradients."""
+    torch._dynamo.reset()
+    model, ids = build(blocks=("mlstm", "slstm"), checkpoint_activations=checkpoint).train(), tokens(2, 9)
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+
+    def run(model: torch.nn.Module) -> tuple[Tensor, ...]:
+        logits, _ = model(ids)
+        return logits, *torch.autograd.grad(logits.square().mean(), [*model.parameters()])
+
+    torch.testing.assert_close(run(compiled), run(model), rtol=1e-9, atol=TOLERANCE)

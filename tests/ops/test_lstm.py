@@ -53,14 +53,6 @@ def test_wrong_shapes_are_named() -> None:
         lstm_scan(torch.randn(1, 2, 4, 6), torch.randn(2, 3, 4, 3), torch.randn(4, 2, 3))
 
 
-def test_operator_registration() -> None:
-    """Shapes, strides and gradients that torch.compile assumes are the real ones."""
-    for valid in (None, torch.ones(5, 1, 2, 1, dtype=torch.float64)):
-        pre = torch.randn(5, 2, 12, 3, dtype=torch.float64).transpose(2, 3)[:, :, :2].requires_grad_()  # not contiguous
-        R, h, c = (torch.randn(s, dtype=torch.float64, requires_grad=True) for s in ((2, 3, 12), (2, 2, 3), (2, 2, 3)))
-        torch.library.opcheck(torch.ops.openxlstm.lstm_steps.default, (pre, R, h, c, None, valid))
-
-
 @pytest.mark.parametrize("with_state", [False, True])
 def test_layer_backends_agree(with_state: bool) -> None:
     torch.manual_seed(0)

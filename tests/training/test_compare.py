@@ -48,8 +48,9 @@ def test_a_cell_that_fails_is_reported_and_the_others_go_on(base, tmp_path):
 
 
 def test_mistakes_are_found_before_training(base, tmp_path):
-    with pytest.raises(UserError, match="unknown block"):
-        compare(base, ["mlstm", "gru"], [0], tmp_path / "cmp")
+    nowhere = replace(base, data=replace(base.data, source=str(tmp_path / "nowhere")))
+    with pytest.raises(UserError, match="unknown block"):  # before the text is read, too
+        compare(nowhere, ["mlstm", "gru"], [0], tmp_path / "cmp")
     with pytest.raises(UserError, match="named twice"):
         compare(base, ["mlstm"], [1, 1], tmp_path / "cmp")
     assert not (tmp_path / "cmp").exists()

@@ -1,7 +1,11 @@
+import dataclasses
+
 import pytest
 
 from openxlstm.errors import UserError
+from openxlstm.models.config import LanguageModelConfig
 from openxlstm.recipes import RECIPES, recipe
+from openxlstm.training.config import ModelSettings, build_model_config
 from openxlstm.training.options import describe, from_dict, help_text, override, split_arguments
 
 
@@ -40,6 +44,12 @@ def test_values_get_the_type_of_their_field():
         ("schedule.kind", "linear", "one of cosine, wsd, constant"),
         ("trainer.steps", "0", "at least 1"),
         ("trainer.accumulate", "3", "not divisible"),
+        ("model.pattern", "gru", "model: unknown block 'gru'"),
+        ("model.num_blocks", "0", "model: num_blocks must be at least 1"),
+        ("model.num_heads", "3", "model: dim=32 is not divisible by num_heads=3"),
+        ("model.qkv_block_size", "48", "model: projection_factor \\* dim = 64 is not divisible by qkv_block_size=48"),
+        ("model.forget_gate", "relu", "one of sigmoid, exp"),
+        ("model.backend", "cuda", "model: no backend 'cuda'; have auto, "),
     ],
 )
 def test_a_mistake_is_one_line_that_helps(option, value, message):
@@ -78,6 +88,26 @@ def test_every_option_is_explained():
     unexplained = [name for name, (_, _, doc) in describe(recipe("tiny")).items() if not doc]
     assert not unexplained
     assert "--trainer.tbptt=false  (bool)" in help_text(recipe("tiny"))
+
+
+def test_every_setting_of_a_model_can_be_reached():
+    """Under its own name and with the same default, or it is one of these: the data and the pattern decide them."""
+    derived = {"vocab_size", "blocks"}
+    settings = {f.name: f.default for f in dataclasses.fields(ModelSettings)}
+    for field in dataclasses.fields(LanguageModelConfig):
+        if field.name not in derived and field.name != "dim":  # a model has no default width, a run has
+            assert settings.pop(field.name) == field.default, field.name
+    assert settings.keys() == {"pattern", "num_blocks", "dim", "num_parameters"}
+    changed = override(recipe("tiny"), {"model.qk_factor": "1", "model.norm": "none", "model.chunk_size": "16"}).model
+    found = build_model_config(changed, 256)
+    assert (found.qk_factor, found.norm, found.chunk_size, found.vocab_size) == (1.0, "none", 16, 256)
+
+
+def test_a_configuration_of_an_earlier_version_is_read():
+    stored = recipe("tiny").to_dict()
+    for name in ("forget_gate", "qk_factor", "lstm_num_heads", "chunk_size"):
+        del stored["model"][name]
+    assert from_dict(type(recipe("tiny"))(), stored) == recipe("tiny")
 
 
 def test_the_digest_changes_with_any_setting():

@@ -10,6 +10,7 @@ MODELS = "mlstm,slstm,xlstm[1:1],lstm,transformer"
 OWN = {
     "models": f"A,B,...  patterns as in --model.pattern, split at commas (default: {MODELS})",
     "seeds": "N,N,...  (default: 0)",
+    "lrs": "X,X,...  learning rates to try with every model; the best in validation is shown (default: the recipe's)",
     "data": "FILE|FOLDER  short for --data.source",
     "config": "FILE  settings as JSON; options on the command line come on top",
     "out": "FOLDER  where runs, table and figure go (default: runs/compare-NAME-HASH; the same command continues there)",
@@ -30,18 +31,24 @@ def run(argv: list[str]) -> int:
         return 0
     if len(words) > 1:
         raise UserError(f"{words[1]!r} is one argument too many; models are given as --models={words[1]},...")
-    for clash in ("seed", "model.pattern"):
+    for clash, instead in (("seed", "seeds"), ("model.pattern", "models")):
         if clash in options:
-            raise UserError(f"--{clash} is what compare varies; use --{'seeds' if clash == 'seed' else 'models'}")
+            raise UserError(f"--{clash} is what compare varies; use --{instead}")
+    if "optimizer.lr" in options and "lrs" in own:
+        raise UserError("--optimizer.lr and --lrs are the same; give one")
     config = resolve(words[0] if words else None, own, options, also=OWN)
     models = parse_value(tuple[str, ...], own.get("models", MODELS), "--models")
     seeds = parse_value(tuple[int, ...], own.get("seeds", "0"), "--seeds")
-    if not seeds:
-        raise UserError("--seeds needs at least one number")
+    lrs = parse_value(tuple[float, ...], own.get("lrs", ""), "--lrs")
+    for name, given in (("seeds", seeds), ("lrs", lrs)):
+        if not given and name in own:
+            raise UserError(f"--{name} needs at least one number")
+    if any(lr <= 0 for lr in lrs):
+        raise UserError(f"--lrs={own['lrs']} must be positive")
 
     from openxlstm.training.compare import compare
 
-    found = compare(config, models, seeds, Path(own["out"]) if "out" in own else None, say=_say)
+    found = compare(config, models, seeds, Path(own["out"]) if "out" in own else None, say=_say, lrs=lrs)
     if found.interrupted is not None:
         _say(f"interrupted; the same command continues in {found.folder}")
         return 128 + found.interrupted
@@ -51,7 +58,8 @@ def run(argv: list[str]) -> int:
         print(found.table())
         for cell in found.cells:
             if cell.failure is not None:
-                print(f"\n{cell.model}, seed {cell.seed} failed: {cell.failure}")
+                rate = f"lr {cell.lr:g}, " if lrs else ""
+                print(f"\n{cell.model}, {rate}seed {cell.seed} failed: {cell.failure}")
         print(f"\nfigure: {found.folder / 'compare.png'}\ntable:  {found.folder / 'compare.json'}")
     return 1 if all(cell.report is None for cell in found.cells) else 0
 
@@ -59,14 +67,15 @@ def run(argv: list[str]) -> int:
 def help_text() -> str:
     own = "\n".join(f"  --{option:<10}{text}" for option, text in OWN.items())
     return (
-        "usage: openxlstm compare [RECIPE] [--models A,B] [--seeds 0,1] [--a.b=value ...]\n\n"
-        "Trains several kinds of model on the data and settings of one recipe, each with as many parameters (to 1 %) as the\n"
-        "recipe's own model, and prints one table. Finished runs are kept: the same command goes on where it was stopped.\n\n"
+        "usage: openxlstm compare [RECIPE|TASK] [--models A,B] [--seeds 0,1] [--lrs X,Y] [--a.b=value ...]\n\n"
+        "Trains several kinds of model on the data and settings of one recipe or task, each with as many parameters (to 1 %)\n"
+        "as the recipe's own model, and prints one table. Finished runs are kept: the same command continues there.\n\n"
         f"options:\n{own}\n\n"
         "Every setting of `openxlstm train` may be given as well (openxlstm train RECIPE --help lists them).\n\n"
         "examples:\n"
         "  openxlstm compare wikitext2 --data FOLDER --seeds 0,1,2\n"
-        "  openxlstm compare --models 'mlstm,xlstm[1:1],transformer' --trainer.steps=300"
+        "  openxlstm compare --models 'mlstm,xlstm[1:1],transformer' --trainer.steps=300\n"
+        "  openxlstm compare parity --seeds 0,1 --lrs 1e-3,3e-3,1e-2"
     )
 
 

@@ -9,7 +9,9 @@ from typing import Any
 from openxlstm.cli.arguments import VerbParser, say
 from openxlstm.errors import UserError
 
-COMPANIONS = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "generation_config.json")
+COMPANIONS = (
+    "tokenizer.json", "vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json", "generation_config.json"
+)  # fmt: skip
 """Files that say how to use a model and hold no weights; they are copied along."""
 
 
@@ -22,10 +24,11 @@ def parser() -> VerbParser:
         [
             "openxlstm convert NX-AI/xLSTM-7b xlstm-7b",
             "openxlstm convert old-xlstm-run my-model",
+            "openxlstm convert runs/my-run my-model --dtype bfloat16",
             "openxlstm convert my-model my-model-hf --to huggingface",
         ],
     )
-    p.add_argument("source", metavar="SRC", help="checkpoint folder, or a Hugging Face Hub id (owner/name)")
+    p.add_argument("source", metavar="SRC", help="checkpoint folder, run folder, or a Hugging Face Hub id (owner/name)")
     p.add_argument("target", metavar="DST", help="folder to write; made if it is not there")
     p.add_argument(
         "--to",
@@ -58,12 +61,13 @@ def convert(
     """Read `source` (a folder or Hub id) and write `target`. Raises UserError before anything is written."""
     import torch
 
+    from openxlstm.inference.load import model_folder
     from openxlstm.models.checkpoint import resolve
     from openxlstm.models.tensors import WEIGHTS
     from openxlstm.models.weights import detect, load_checkpoint, write_huggingface
     from openxlstm.models.weights.settings import CONFIG_FILES
 
-    folder = resolve(source)
+    folder = resolve(model_folder(source))
     if target.exists() and not target.is_dir():
         raise UserError(f"{target}: this is a file, not a folder")
     if target.exists() and target.resolve() == folder.resolve():

@@ -18,6 +18,7 @@ import openxlstm.ops
 from openxlstm import __version__
 from openxlstm.cli.arguments import VerbParser
 from openxlstm.cli.extras import OPTIONAL
+from openxlstm.ops import native
 from openxlstm.ops.state import leaves
 
 TOLERANCE = {"cpu": 1e-4, "cuda": 5e-3}
@@ -96,6 +97,7 @@ def machine() -> dict[str, Any]:
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "cpus": usable,
         "threads": torch.get_num_threads(),
+        "cpu_kernels": native.describe(),
         "memory_gib": None if memory is None else round(memory, 1),
         "gpus": gpus,
         "no_gpu_because": None if gpus else no_gpu_because(),
@@ -276,6 +278,7 @@ def as_text(report: dict[str, Any]) -> str:
         "machine",
         f"  system   {m['system']}" + (f", {m['memory_gib']} GiB memory" if m["memory_gib"] else ""),
         f"  CPU      {m['cpu']}, {m['cpus']} cores usable, {m['threads']} threads, {m['cpu_capability']}",
+        f"  kernels  {m['cpu_kernels']}",
         *(f"  GPU      {gpu}" for gpu in m["gpus"]),
     ]
     if not m["gpus"]:

@@ -1,4 +1,4 @@
-"""`openxlstm eval`: how well a trained model predicts a text."""
+"""`openxlstm eval`: how well a trained model predicts a text, or does its task."""
 
 import dataclasses
 import json
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from openxlstm.cli.arguments import VerbParser, number, numbers, say
+from openxlstm.cli.eval_task import is_about_task, run_task
 from openxlstm.cli.generate import add_machine_options, load
 from openxlstm.errors import UserError
 
@@ -19,17 +20,19 @@ def parser() -> VerbParser:
     p = VerbParser(
         "eval",
         "Measure how well a model predicts text: every token once, the sums over all of them. The table goes to stdout.\n"
-        "bits per byte compare across tokenizers; perplexity and nats are per token and do not.",
+        "bits per byte compare across tokenizers; perplexity and nats are per token and do not.\n"
+        "A run that is about a task (openxlstm tasks) is scored on the task's samples, by length.",
         [
             "openxlstm eval",
             "openxlstm eval runs/shakespeare --context 64,256,2048 --by-position",
             "openxlstm eval runs/shakespeare --data other.txt --carry --json",
+            "openxlstm eval runs/parity --lengths 40-256,512,4096",
         ],
     )
     p.add_argument(
         "run", nargs="?", metavar="RUN",
         help="a run folder, a model folder, another project's checkpoint folder, or a Hub id owner/name; "
-        "without it, the newest finished run under ./runs",
+        "without it, the newest finished language model under ./runs",
     )  # fmt: skip
     text = p.add_argument_group("text")
     text.add_argument(
@@ -41,6 +44,12 @@ def parser() -> VerbParser:
         "--split", choices=("train", "validation", "test"), help="another part of the text; a file is then split as in training"
     )
     text.add_argument("--max-tokens", type=number(int, least=1), metavar="N", help="read the first N tokens only")
+    task = p.add_argument_group("task")
+    task.add_argument(
+        "--lengths", metavar="L,L...",
+        help="lengths N or ranges N-M of the sequences; without it, those of the run's report. --split (default: test) and "
+        "--precision are for tasks too",
+    )  # fmt: skip
     how = p.add_argument_group("measurement")
     how.add_argument(
         "--context", type=numbers(int, least=1), metavar="N,N...",
@@ -67,11 +76,17 @@ def run(argv: Sequence[str]) -> int:
     args = parser().parse_args(argv)
     if args.carry and args.stride:
         raise UserError("--carry and --stride exclude each other: a carried state needs windows that do not overlap")
+    if is_about_task(args.run):
+        return run_task(args)
+    if args.lengths:
+        raise UserError("--lengths is about tasks; the windows in which text is read are --context")
     loaded = load(args)
-    trained = training_settings(loaded.folder)
-    text, part, about = open_text(args, loaded, trained)
 
+    from openxlstm.inference.load import run_settings
     from openxlstm.training.evaluate import evaluate
+
+    trained = run_settings(loaded.folder.parent)
+    text, part, about = open_text(args, loaded, trained)
 
     contexts = args.context or (trained_context(trained),)
     words = None if args.max_tokens else num_words(text, part)
@@ -104,16 +119,6 @@ def run(argv: Sequence[str]) -> int:
         if args.by_position:
             print("\n" + position_table(found))
     return 0
-
-
-def training_settings(model_folder: Path) -> dict[str, Any]:
-    """What `config.json` of the run around a model folder says; empty for a model that stands alone."""
-    file = model_folder.parent / "config.json"
-    try:
-        settings = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return settings if isinstance(settings, dict) and "trainer" in settings and "data" in settings else {}
 
 
 def trained_context(trained: dict[str, Any]) -> int:

@@ -23,7 +23,8 @@ VERBS = {
     "compare": ("openxlstm.cli.compare", "train several models alike: one table, one figure"),
     "data": ("openxlstm.cli.data", "prepare and inspect text"),
     "convert": ("openxlstm.cli.convert", "read and write checkpoints of other projects"),
-    "recipes": ("openxlstm.cli.recipes", "list the recipes"),
+    "recipes": ("openxlstm.cli.recipes", "list the recipes for text"),
+    "tasks": ("openxlstm.cli.tasks", "list the tasks, which are trained by their name"),
     "doctor": ("openxlstm.cli.doctor", "show what works on this machine and what is missing"),
 }
 """Verb -> (module with `run(argv) -> exit code`, its line in the help). A module is imported when its verb is used."""

@@ -17,7 +17,10 @@ def run(argv: list[str]) -> int:
     if words:
         raise UserError(f"{words[0]!r} is one argument too many; to see a recipe: openxlstm train {words[0]} --print-config")
     if "help" in options:
-        print("usage: openxlstm recipes [--json]\n\nLists the recipes of `openxlstm train`, one line each.")
+        print(
+            "usage: openxlstm recipes [--json]\n\nLists the recipes of `openxlstm train` for text, one line each; "
+            "`openxlstm tasks` lists the tasks."
+        )
         return 0
     if "json" in options:
         print(json.dumps({name: {"summary": summary(name), "data": NEEDS_DATA.get(name)} for name in RECIPES}, indent=2))

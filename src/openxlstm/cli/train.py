@@ -19,7 +19,7 @@ OWN = {
     "resume": "RUN_DIR  continue an interrupted run from its last checkpoint",
     "run-dir": "FOLDER  where the run goes; it must not hold one yet (default: runs/NAME-TIME-HASH)",
     "print-config": "print the resolved configuration as JSON and stop",
-    "sample": "N  tokens of text to generate at the end; 0 = none (default: 300)",
+    "sample": "N  tokens to generate at the end of training on text; 0 = none (default: 300)",
     "json": "print the report as JSON instead of text",
     "help": "this text, with the values of the recipe that is named",
 }
@@ -54,16 +54,18 @@ def resolve(name: str | None, own: Mapping[str, str], options: Mapping[str, str]
 
     own: the verb's own options that were given. also: all it has, to suggest where an option does not exist."""
     from openxlstm.recipes import NEEDS_DATA, recipe
-    from openxlstm.training.config import RunConfig
-    from openxlstm.training.options import describe, from_dict, override, unknown
+    from openxlstm.training.config import RunConfig, with_values
+    from openxlstm.training.options import describe, override, unknown
 
     config = RunConfig() if name is None and "config" in own else recipe(name or DEFAULT)
+    if "config" in own:
+        config = with_values(config, read_config(Path(own["config"])), own["config"])
+    if "data" in own and "data.source" not in describe(config):
+        raise UserError(f"{name or own['config']} makes its samples itself; it takes no --data")
     known = [*(f"--{k}" for k in describe(config)), *(f"--{k}" for k in also)]
     for option in options:
         if f"--{option}" not in known:
             raise UserError(unknown(f"--{option}", known))
-    if "config" in own:
-        config = from_dict(config, read_config(Path(own["config"])), own["config"])
     options = dict(options)
     if "data" in own:
         if "data.source" in options:
@@ -97,13 +99,14 @@ def help_text(name: str) -> str:
     recipes = "\n".join(f"  {known:<16}{summary(known)}" for known in RECIPES)
     return (
         f"usage: openxlstm train [RECIPE] [--a.b=value ...]\n\n"
-        f"Trains a language model and leaves everything in one folder under runs/.\n\n"
-        f"recipes (default: {DEFAULT}):\n{recipes}\n\n"
+        f"Trains a language model, or a model of a task, and leaves everything in one folder under runs/.\n\n"
+        f"recipes (default: {DEFAULT}; also every task that `openxlstm tasks` lists):\n{recipes}\n\n"
         f"options of the command:\n{own}\n\n"
         f"settings, with the values of recipe {name!r}:\n{options_text(recipe(name))}\n\n"
         "examples:\n"
         "  openxlstm train\n"
         "  openxlstm train shakespeare --data input.txt --trainer.steps=500 --model.pattern='xlstm[1:1]'\n"
+        "  openxlstm train parity --model.pattern=lstm --data.eval_length=40-500\n"
         "  openxlstm train --resume runs/RUN\n"
         "  torchrun --nproc-per-node 2 -m openxlstm train shakespeare --data input.txt --trainer.strategy=fsdp2"
     )
@@ -135,7 +138,7 @@ def _finish(result: Any, sample: int, as_json: bool) -> int:
     if result.interrupted is not None:
         print(f"interrupted at step {result.step}; continue with: openxlstm train --resume {result.folder}", file=sys.stderr)
         return 128 + (result.interrupted if result.interrupted in (signal.SIGINT, signal.SIGTERM) else signal.SIGTERM)
-    text = write_sample(result, sample) if sample else None
+    text = write_sample(result, sample) if sample and result.tokenizer is not None else None
     if as_json:
         print(json.dumps({**result.report, "sample": text}, indent=2))
         return 0

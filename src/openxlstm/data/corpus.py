@@ -70,7 +70,7 @@ class TextConfig:
     seed: int = 0
     """Chooses which documents go to validation and test (not for `stdlib`, whose split is fixed)."""
     max_bytes: int | None = None
-    """Stop after about this many bytes of text; None: all."""
+    """Stop after about this many bytes of text, at the end of a document where one comes in time; None: all."""
     streaming: bool = False
     """Read documents when they are needed instead of holding the text in memory."""
 
@@ -557,13 +557,14 @@ def _uniform(*words: str) -> float:
 
 
 def _limited(texts: Iterator[str] | Iterable[str], max_bytes: int | None) -> Iterator[str]:
-    """Whole documents until the limit is reached."""
+    """Whole documents until the limit is reached; one that alone is longer than that is cut."""
     total = 0
     for text in texts:
         if max_bytes is not None and total >= max_bytes:
             return
-        total += len(text.encode("utf-8", "surrogatepass"))
-        yield text
+        size = len(text.encode("utf-8", "surrogatepass"))
+        yield text if max_bytes is None or size <= max_bytes else _limited_text(text, max_bytes - total)
+        total += size
 
 
 def _limited_text(text: str, max_bytes: int | None) -> str:

@@ -40,6 +40,11 @@ class TokenBatch(NamedTuple):
         """[B, T] bool: the targets that count."""
         return self.targets != IGNORE
 
+    @property
+    def num_tokens(self) -> int:
+        """How many targets count."""
+        return int(self.scored.sum())
+
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "TokenBatch":
         """The same batch on a device."""
         return TokenBatch(*(part.to(device, non_blocking=non_blocking) for part in self))
@@ -61,9 +66,9 @@ class RandomWindows:
 
     def batch(self, step: int, rank: int = 0, world_size: int = 1) -> TokenBatch:
         """The rows of `rank` in global batch number `step` (from 0)."""
-        generator = torch.Generator().manual_seed(_mix(self.seed, step))
+        generator = torch.Generator().manual_seed(mix(self.seed, step))
         places = torch.randint(self.tokens.num_tokens - self.context, (self.batch_size,), generator=generator)
-        rows = places[_share(self.batch_size, rank, world_size)].tolist()
+        rows = places[share(self.batch_size, rank, world_size)].tolist()
         return _gather(self.tokens, rows, self.context, self.reset_documents, [True] * len(rows))
 
 
@@ -93,8 +98,8 @@ class SequentialStreams:
         """The rows of `rank` in global batch number `step` (from 0)."""
         epoch, window = divmod(step, self.steps_per_epoch)
         slack = self.stream_length - self.steps_per_epoch * self.context
-        shift = _mix(self.seed, epoch) % (slack + 1) if epoch else 0
-        rows = range(self.batch_size)[_share(self.batch_size, rank, world_size)]
+        shift = mix(self.seed, epoch) % (slack + 1) if epoch else 0
+        rows = range(self.batch_size)[share(self.batch_size, rank, world_size)]
         places = [row * self.stream_length + shift + window * self.context for row in rows]
         out = _gather(self.tokens, places, self.context, self.reset_documents, [window == 0] * len(places))
         out.reset[:, 0] |= out.first
@@ -149,7 +154,7 @@ class EvalWindows:
         """The rows of `rank` in global batch `number`."""
         if not 0 <= number < len(self):
             raise IndexError(f"batch {number} of {len(self)}")
-        rows = range(self.batch_size)[_share(self.batch_size, rank, world_size)]
+        rows = range(self.batch_size)[share(self.batch_size, rank, world_size)]
         windows = [self._window(number, row) for row in rows]
         first = [not self.carry or number == 0] * len(windows)
         out = _gather(self.tokens, [w[0] for w in windows], self.context, self.reset_documents, first, [w[2] for w in windows])
@@ -203,8 +208,8 @@ def _gather(
     return TokenBatch(inputs, targets, reset, torch.tensor(first, dtype=torch.bool))
 
 
-def _share(batch: int, rank: int, world_size: int) -> slice:
-    """The rows of one process: neighbours, equally many."""
+def share(batch: int, rank: int, world_size: int) -> slice:
+    """The rows of one process: neighbours, equally many. Raises UserError where they do not divide."""
     if not 0 <= rank < world_size:
         raise UserError(f"rank={rank} is not below world_size={world_size}")
     if batch % world_size:
@@ -213,9 +218,9 @@ def _share(batch: int, rank: int, world_size: int) -> slice:
     return slice(rank * each, (rank + 1) * each)
 
 
-def _mix(seed: int, number: int) -> int:
-    """63 bits that look random and depend on both."""
-    digest = hashlib.blake2b(f"{seed} {number}".encode(), digest_size=8).digest()
+def mix(*parts: object) -> int:
+    """63 bits that look random and depend on all parts, as `str` writes them: a seed."""
+    digest = hashlib.blake2b(" ".join(map(str, parts)).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
 
 

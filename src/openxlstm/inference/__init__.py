@@ -2,11 +2,13 @@
 
 from openxlstm.inference.generate import TokenStream, complete, generate
 from openxlstm.inference.load import LoadedRun, load_run, newest_run
+from openxlstm.inference.native import NativeDecoder
 from openxlstm.inference.sampling import Sampling, probabilities, sample
 from openxlstm.inference.text import TextStream
 
 __all__ = [
     "LoadedRun",
+    "NativeDecoder",
     "Sampling",
     "TextStream",
     "TokenStream",

@@ -1,4 +1,6 @@
-"""Generation: read the prompt in chunks, then token after token. Only the state and one row of logits are kept."""
+"""Generation: read the prompt in chunks, then token after token. Only the state and one row of logits are kept.
+
+The prompt is read by the model itself. Tokens after it are decoded natively where that is possible (`native.py`)."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -8,10 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from openxlstm.errors import UserError
+from openxlstm.inference.native import NativeDecoder, refuses, refuses_unasked
+from openxlstm.inference.packing import STORAGES
 from openxlstm.inference.sampling import Sampling, sample
 from openxlstm.ops.state import leaves
 
 Prompts = Tensor | Sequence[Sequence[int] | Tensor]
+
+DECODE = ("auto", "native", "torch")
+"""Ways to read a token: natively (an error where that cannot be), by the model itself, or the first of them that can."""
 
 
 class TokenStream(Iterator[list[int | None]]):
@@ -19,6 +26,8 @@ class TokenStream(Iterator[list[int | None]]):
 
     It ends after `max_new_tokens` steps or when every row has produced `eos_id` (which is yielded). Between steps it holds
     the model's state and the last logits, nothing that grows (an attention block's state, its KV cache, does grow).
+
+    decode: how tokens are read, "native" or "torch". why_torch: the reason where "auto" has chosen "torch".
     """
 
     def __init__(
@@ -33,12 +42,17 @@ class TokenStream(Iterator[list[int | None]]):
         state: Any,
         vocab_size: int | None,
         prefill_chunk: int,
+        decode: str,
+        weights: str,
     ) -> None:
         if max_new_tokens is not None and max_new_tokens < 0:
             raise UserError(f"max_new_tokens must be 0 or above, got {max_new_tokens}")
         if prefill_chunk < 1:
             raise UserError(f"prefill_chunk must be at least 1, got {prefill_chunk}")
         self.model = model
+        self.decode, self.why_torch = choose_decode(model, decode, weights)
+        self._weights = weights
+        self._decoder: NativeDecoder | None = None  # once it exists, it holds the state
         self.sampling, self.eos_id = sampling, eos_id
         ids, mask = pad_left(prompt_ids)
         check_ids(ids, model)
@@ -77,18 +91,38 @@ class TokenStream(Iterator[list[int | None]]):
         `generate` with what comes next to continue. Made in inference mode: no gradients flow through it."""
         with reading(self.model):
             self._catch_up()
-        return self._state
+            return self._state if self._decoder is None else self._decoder.state()
 
     def _catch_up(self) -> None:
         """Read what the model has not seen: the prompt, or the last tokens. An interrupted call can be repeated."""
         while self._unread is not None:
             ids, mask = self._unread
+            if self.decode == "native" and ids.shape[1] == 1:
+                self._logits = self._native_step(ids[:, 0], None if mask is None else mask[:, 0])
+                self._unread = None
+                return
             now, later = ids[:, : self._chunk], ids[:, self._chunk :]
             now_mask, later_mask = (None, None) if mask is None else (mask[:, : self._chunk], mask[:, self._chunk :])
             if now_mask is not None and bool(now_mask.all()):
                 now_mask = None  # no padding in this part: leave the faster way open
             self._logits, self._state = last_logits(self.model, now, self._state, now_mask)
             self._unread = (later, later_mask) if later.shape[1] else None
+
+    def _native_step(self, ids: Tensor, mask: Tensor | None) -> Tensor:
+        """Read one token a row, of the rows where `mask` is true. Returns logits [B, V]; other rows keep their last."""
+        if self._decoder is not None and self._decoder.stale:  # somebody trained the model between two tokens
+            self._state, self._decoder = self._decoder.state(), None
+        if self._decoder is None:
+            self._decoder = NativeDecoder(self.model, batch=len(ids), weights=self._weights)
+            self._decoder.load_state(self._state)
+            self._state = None
+        if mask is None:
+            return self._decoder.step(ids)
+        rows = mask.nonzero()[:, 0]
+        new = self._decoder.step(ids[rows], rows)
+        logits = new.new_zeros(len(ids), new.shape[1]) if self._logits is None else self._logits.clone()
+        logits[rows] = new
+        return logits
 
 
 def generate(
@@ -102,6 +136,8 @@ def generate(
     state: Any = None,
     vocab_size: int | None = None,
     prefill_chunk: int = 512,
+    decode: str = "auto",
+    weights: str = "fp32",
 ) -> TokenStream:
     """Continue prompts with `logits, state = model(ids, state, mask=...)`; a TokenStream to iterate over.
 
@@ -112,9 +148,13 @@ def generate(
     eos_id: the token that ends a row. state: where to start, e.g. an earlier stream's `.state`; None = empty.
     vocab_size: only ids below it are drawn (the rest of a padded embedding); None = all.
     prefill_chunk: the prompt is read in pieces of so many tokens, so its length does not cost memory.
+    decode: "native", one call of compiled code a token on a CPU; "torch", the model itself; "auto", natively for a float32
+        model on a CPU in evaluation mode whose modules all have a native step.
+    weights: "fp32", or for native decoding rounded copies, "bf16" or "int8", which are read two and almost four times as fast.
 
-    The model is used in evaluation mode and left in the mode it had. Raises UserError for empty prompts, ids outside the
-    model's vocabulary, and values that make no sense.
+    The model is used in evaluation mode and left in the mode it had; a change of its weights between two tokens is seen. Raises
+    UserError for empty prompts, ids outside the model's vocabulary, values that make no sense, and what cannot be decoded
+    natively but has to.
     """
     return TokenStream(
         model,
@@ -126,7 +166,29 @@ def generate(
         state=state,
         vocab_size=vocab_size,
         prefill_chunk=prefill_chunk,
+        decode=decode,
+        weights=weights,
     )
+
+
+def choose_decode(model: nn.Module, decode: str, weights: str) -> tuple[str, str | None]:
+    """ "native" or "torch", and the reason where "auto" becomes "torch". Raises UserError for what cannot be."""
+    if decode not in DECODE:
+        raise UserError(f"decode must be one of {', '.join(DECODE)}, got {decode!r}")
+    if weights not in STORAGES:
+        raise UserError(f"weights must be one of {', '.join(STORAGES)}, got {weights!r}")
+    rounded = weights != "fp32"
+    if decode == "torch":
+        if rounded:
+            raise UserError(f"weights={weights!r} is for native decoding, and decode='torch' was asked for")
+        return "torch", None
+    asked = decode == "native" or rounded
+    reason = refuses(model) if asked else refuses_unasked(model)
+    if reason is None:
+        return "native", None
+    if asked:
+        raise UserError(f"this model cannot be decoded natively: {reason}")
+    return "torch", reason
 
 
 def complete(

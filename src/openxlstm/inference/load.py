@@ -1,6 +1,7 @@
 """From a path to a model with its tokenizer: run folders, model folders, checkpoints of other projects."""
 
 import difflib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import torch
 
 from openxlstm.data.tokenizer import Tokenizer, load_tokenizer
 from openxlstm.errors import UserError
+from openxlstm.models.checkpoint import CONFIG, MODEL_TYPE
 from openxlstm.models.language import LanguageModel
 from openxlstm.models.weights.settings import CONFIG_FILES
 
@@ -52,7 +54,9 @@ def load_run(
         places = [folder, folder.parent] if folder.name == MODEL else [folder]
         tokenizer = next((place for place in places if any((place / name).exists() for name in TOKENIZERS)), None)
         if tokenizer is None:
-            raise UserError(f"{folder}: no {TOKENIZERS[0]} beside the model; name the tokenizer it was trained with")
+            raise UserError(
+                f"{folder}: no {TOKENIZERS[0]} beside the model; name the tokenizer it was trained with (--tokenizer)"
+            )
     loaded = load_tokenizer(tokenizer)
     check_vocabulary(model, loaded, tokenizer)
     return LoadedRun(model, loaded, folder)
@@ -69,20 +73,42 @@ def model_folder(path: str | Path) -> Path:
         siblings = [place.name for place in folder.parent.iterdir() if place.is_dir()] if folder.parent.is_dir() else []
         near = difflib.get_close_matches(folder.name, siblings, n=1)
         raise UserError(f"{folder}: no such folder" + (f"; did you mean {str(folder.parent / near[0])!r}?" if near else ""))
+    if run_settings(folder):
+        raise UserError(f"{folder}: this run has no finished model yet; to go on with it: openxlstm train --resume {folder}")
     if folder.is_dir() and not has_config(folder):
-        inside = [place for place in folder.iterdir() if has_config(place) or has_config(place / MODEL)]
-        newest = max(inside, key=lambda place: place.stat().st_mtime, default=None)
+        around = [*folder.iterdir(), folder.parent]
+        found = [place for place in around if has_config(place / MODEL)] or [place for place in around if has_config(place)]
+        newest = max(found, key=lambda place: place.stat().st_mtime, default=None)
         hint = f"; there is one in {str(newest)!r}" if newest else " (has its training ended?)"
         raise UserError(f"{folder}: no finished model in this folder{hint}")
     return folder
 
 
 def newest_run(root: str | Path = "runs") -> Path:
-    """The run folder under `root` whose model was finished last. Raises UserError when there is none."""
+    """The run folder under `root` whose language model was finished last. Raises UserError when there is none."""
     finished = [path.parent.parent for name in CONFIG_FILES for path in Path(root).glob(f"*/{MODEL}/{name}")]
+    finished = [run for run in finished if not of_a_task(run / MODEL)]
     if not finished:
         raise UserError(f"no finished run under {str(root)!r}: name a folder, or train a model first: openxlstm train")
     return max(finished, key=lambda run: (run / MODEL).stat().st_mtime)
+
+
+def run_settings(folder: Path) -> dict[str, Any]:
+    """What `config.json` says in a run folder; empty for any other folder."""
+    try:
+        settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return settings if isinstance(settings, dict) and "trainer" in settings and "data" in settings else {}
+
+
+def of_a_task(folder: Path) -> bool:
+    """True for a folder with one of our models that is no language model."""
+    try:
+        settings = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return settings.get("model_type") == MODEL_TYPE and settings.get("architecture") != LanguageModel.__name__
 
 
 def has_config(folder: Path) -> bool:

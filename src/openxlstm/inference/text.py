@@ -14,7 +14,8 @@ class TextStream(Iterator[str]):
     """Yields the continuation of a prompt as text, whole characters at a time; the pieces joined are the text.
 
     num_prompt_tokens, num_tokens: how many tokens were read and written so far. ended_by: "end of text", "length", or None
-    while it runs. prefill_seconds, seconds: time for the prompt and first token, and for the rest.
+    while it runs. prefill_seconds, seconds: time for the prompt and first token, and for the rest. decode, why_torch: as of a
+    TokenStream.
     """
 
     def __init__(
@@ -27,11 +28,13 @@ class TextStream(Iterator[str]):
         sampling: Sampling | None = None,
         seed: int | None = 0,
         begins: bool = True,
+        decode: str = "auto",
+        weights: str = "fp32",
     ) -> None:
         """model, tokenizer: e.g. of `load_run`. An empty prompt starts a new text, where the tokenizer has an end token.
-        max_new_tokens: None = until the model ends the text. sampling, seed: as in `generate`. begins: the prompt is the start
-        of a text (in training the end token of one text is read before the next); False = it is out of the middle of one.
-        Raises UserError for a prompt that the tokenizer cannot express."""
+        max_new_tokens: None = until the model ends the text. sampling, seed, decode, weights: as in `generate`. begins: the
+        prompt is the start of a text (in training the end token of one text is read before the next); False = it is out of the
+        middle of one. Raises UserError for a prompt that the tokenizer cannot express."""
         end = tokenizer.eos_id
         ids = tokenizer.encode(prompt)
         if end is not None and (begins or not ids):
@@ -48,7 +51,10 @@ class TextStream(Iterator[str]):
             seed=seed,
             eos_id=end,
             vocab_size=min(tokenizer.vocab_size, model.config.vocab_size),
+            decode=decode,
+            weights=weights,
         )
+        self.decode, self.why_torch = self._stream.decode, self._stream.why_torch
         self._decoder = StreamDecoder(tokenizer)
         self._end = end
         self.num_prompt_tokens = len(ids)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from openxlstm.layers.feedforward import GatedFeedForward
+from openxlstm.layers.heads import head_width
 from openxlstm.layers.init import small_init
 from openxlstm.layers.norm import HeadNorm, LayerNorm
 from openxlstm.ops import LSTMState, lstm_layer
@@ -37,9 +38,7 @@ class LSTMBlock(nn.Module):
         backend: str = "auto",
     ) -> None:
         super().__init__()
-        if dim % num_heads:
-            raise ValueError(f"dim={dim} is not divisible by num_heads={num_heads}")
-        D = dim // num_heads
+        D = head_width(dim, num_heads)
         self.dim, self.num_heads, self.num_blocks, self.backend = dim, num_heads, num_blocks, backend
         self.norm = LayerNorm(dim, eps=norm_eps)
         self.W = nn.Parameter(torch.empty(4, num_heads, D, D))  # gate i f z o, head, to, from

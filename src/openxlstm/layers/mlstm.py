@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from openxlstm.layers.conv import CausalConv1d
+from openxlstm.layers.heads import head_width
 from openxlstm.layers.headwise import HeadwiseLinear
 from openxlstm.layers.init import linspace_init, small_init, wang_init
 from openxlstm.layers.norm import HeadNorm, LayerNorm
@@ -52,10 +53,9 @@ class MLSTMBlock(nn.Module):
     ) -> None:
         super().__init__()
         inner = round(projection_factor * dim)
-        if inner % num_heads:
-            raise ValueError(f"inner width {inner} (projection_factor * dim) is not divisible by num_heads={num_heads}")
-        if inner % qkv_block_size:
-            raise ValueError(f"inner width {inner} (projection_factor * dim) is not divisible by {qkv_block_size=}")
+        head_dim = head_width(inner, num_heads, "projection_factor * dim")
+        if qkv_block_size < 1 or inner % qkv_block_size:
+            raise ValueError(f"projection_factor * dim={inner} is not divisible by {qkv_block_size=}")
         self.dim, self.inner, self.num_heads, self.num_blocks = dim, inner, num_heads, num_blocks
         self.gate_soft_cap, self.input_gate = gate_soft_cap, input_gate
         self.backend, self.chunk_size = backend, chunk_size
@@ -64,7 +64,7 @@ class MLSTMBlock(nn.Module):
         self.conv = CausalConv1d(inner, conv_width, activation="silu") if conv_width else None
         self.q, self.k, self.v = (HeadwiseLinear(inner, inner // qkv_block_size) for _ in range(3))
         self.gates = nn.Linear(3 * inner, 2 * num_heads)  # reads q, k, v; input gates, then forget gates
-        self.head_norm = HeadNorm(num_heads, inner // num_heads, eps=norm_eps)
+        self.head_norm = HeadNorm(num_heads, head_dim, eps=norm_eps)
         self.skip = nn.Parameter(torch.ones(inner))
         self.down = nn.Linear(inner, dim, bias=False)
         self.dropout = nn.Dropout(dropout)

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from openxlstm.layers.feedforward import GatedFeedForward
 from openxlstm.layers.gates import scalar_gates
+from openxlstm.layers.heads import head_width
 from openxlstm.layers.init import linspace_init, small_init, wang_init
 from openxlstm.layers.norm import HeadNorm, RMSNorm
 from openxlstm.ops import MLSTMState, mlstm_scan
@@ -49,9 +50,8 @@ class MLSTMLargeBlock(nn.Module):
     ) -> None:
         super().__init__()
         qk_dim, v_dim = int(qk_factor * dim), int(v_factor * dim)
-        for name, width in (("qk_factor", qk_dim), ("v_factor", v_dim)):
-            if width < 1 or width % num_heads:
-                raise ValueError(f"{name} * dim = {width} is not divisible by num_heads={num_heads}")
+        head_width(qk_dim, num_heads, "qk_factor * dim")
+        head_dim = head_width(v_dim, num_heads, "v_factor * dim")
         self.dim, self.qk_dim, self.v_dim = dim, qk_dim, v_dim
         self.num_heads, self.num_blocks = num_heads, num_blocks
         self.gate_soft_cap, self.input_gate, self.normalize, self.cell_eps = gate_soft_cap, input_gate, normalize, cell_eps
@@ -59,7 +59,7 @@ class MLSTMLargeBlock(nn.Module):
         self.norm = RMSNorm(dim, eps=norm_eps, bias=bias)
         self.qkvo = nn.Linear(dim, 2 * qk_dim + 2 * v_dim, bias=bias)  # one product: q, k, v, o
         self.gates = nn.Linear(dim, 2 * num_heads)  # input gates, then forget gates; always with a bias
-        self.head_norm = HeadNorm(num_heads, v_dim // num_heads, eps=norm_eps, bias=bias)
+        self.head_norm = HeadNorm(num_heads, head_dim, eps=norm_eps, bias=bias)
         self.out = nn.Linear(v_dim, dim, bias=bias)
         self.ffn_norm = RMSNorm(dim, eps=norm_eps, bias=bias)
         self.ffn = GatedFeedForward(

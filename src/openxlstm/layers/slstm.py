@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from openxlstm.layers.conv import CausalConv1d
 from openxlstm.layers.feedforward import GatedFeedForward
+from openxlstm.layers.heads import head_width
 from openxlstm.layers.init import power_law_init, small_init
 from openxlstm.layers.norm import HeadNorm, LayerNorm
 from openxlstm.ops import SLSTMState, slstm_scan
@@ -29,7 +30,9 @@ class SLSTMBlock(nn.Module):
     dim: model width. num_heads: heads of the cell. num_blocks, block_index: blocks of the stack and the place of this one
     (start of the FFN and of the forget bias). conv_width: steps the convolution sees; 0 leaves it and its SiLU out.
     ffn_factor: hidden width / dim, rounded up to a multiple of ffn_multiple. forget_gate: "sigmoid" (as the published code)
-    or "exp". dropout: on the residual branches. backend: as `ops.slstm_scan`. Raises ValueError for widths that do not divide.
+    or "exp". recurrent_init: R starts as "zeros" (as in the published code) or "normal", N(0, 1 / sqrt(D)), as in the paper's
+    formal-language runs. dropout: on the residual branches. backend: as `ops.slstm_scan`. Raises ValueError for widths that do
+    not divide and for an unknown recurrent_init.
     """
 
     def __init__(
@@ -43,16 +46,17 @@ class SLSTMBlock(nn.Module):
         ffn_factor: float = 1.3,
         ffn_multiple: int = 64,
         forget_gate: str = "sigmoid",
+        recurrent_init: str = "zeros",
         dropout: float = 0.0,
         norm_eps: float = 1e-5,
         backend: str = "auto",
     ) -> None:
         super().__init__()
-        if dim % num_heads:
-            raise ValueError(f"dim={dim} is not divisible by num_heads={num_heads}")
-        D = dim // num_heads
+        if recurrent_init not in ("zeros", "normal"):
+            raise ValueError(f"recurrent_init must be zeros or normal, got {recurrent_init!r}")
+        D = head_width(dim, num_heads)
         self.dim, self.num_heads, self.num_blocks, self.block_index = dim, num_heads, num_blocks, block_index
-        self.forget_gate, self.backend = forget_gate, backend
+        self.forget_gate, self.recurrent_init, self.backend = forget_gate, recurrent_init, backend
         self.norm = LayerNorm(dim, eps=norm_eps)
         self.conv = CausalConv1d(dim, conv_width, activation="silu") if conv_width else None
         self.W = nn.Parameter(torch.empty(4, num_heads, D, D))  # gate i f z o, head, to, from
@@ -65,13 +69,16 @@ class SLSTMBlock(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """small_init for W, R zero, forget bias by the power law of the place in the stack, other biases zero."""
+        """small_init for W, R by recurrent_init, forget bias by the power law of the place in the stack, other biases zero."""
         if self.conv is not None:
             self.conv.reset_parameters()
         for part in (self.norm, self.head_norm, self.ffn_norm, self.ffn):
             part.reset_parameters()
         small_init(self.W, self.dim)
-        nn.init.zeros_(self.R)
+        if self.recurrent_init == "normal":
+            nn.init.normal_(self.R, std=self.R.shape[1] ** -0.5)
+        else:
+            nn.init.zeros_(self.R)
         nn.init.zeros_(self.b)
         power_law_init(self.b[1], self.block_index, self.num_blocks, forget_gate=self.forget_gate)
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -43,10 +44,21 @@ def read_config(folder: Path, architecture: str) -> dict[str, Any]:
     return {name: value for name, value in settings.items() if name not in _META}
 
 
-def load_folder(build: Callable[[], Model], folder: Path, *, device: Any = None, dtype: torch.dtype | None = None) -> Model:
-    """The model that `build` makes, with the weights in `folder`. Raises UserError, which names keys and file."""
+def load_folder(
+    kind: type[Model],
+    config_type: type[StackConfig],
+    folder: Path,
+    *,
+    device: Any = None,
+    dtype: torch.dtype | None = None,
+    backend: str | None = None,
+) -> Model:
+    """A model of class `kind`, as `save_folder` wrote it, in evaluation mode. Raises UserError, which names keys and file."""
+    config = config_type.from_dict(read_config(folder, kind.__name__), source=str(folder / CONFIG))
+    if backend is not None:
+        config = replace(config, backend=backend)
     files = open_tensors(folder)
-    model = on_meta(build)
+    model = on_meta(lambda: kind(config))
     check_names(files, {name: tuple(t.shape) for name, t in model.state_dict().items()})
     return fill(model, {name: files.get(name) for name in files.shapes}, device=device, dtype=dtype)
 

@@ -1,18 +1,13 @@
 """One label per sequence: embedding or projection, stack, pooling, linear layer."""
 
-from dataclasses import replace
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from openxlstm.layers.init import small_init
-from openxlstm.models.checkpoint import load_folder, read_config, resolve, save_folder
 from openxlstm.models.config import ClassifierConfig
-from openxlstm.models.count import num_parameters
-from openxlstm.models.language import check_ids
+from openxlstm.models.encoder import Encoder
 from openxlstm.models.stack import BlockStack, StackState
 from openxlstm.ops.numerics import accumulation_dtype
 
@@ -25,7 +20,7 @@ class ClassifierState(NamedTuple):
     steps: Tensor  # [B]      how many were seen, padding aside
 
 
-class SequenceClassifier(nn.Module):
+class SequenceClassifier(Encoder):
     """`logits, state = model(x, state=None, *, reset=None, mask=None)`: class scores [B, C] of the sequence read so far.
 
     Padding (mask False) has no influence. Handing the state on continues the sequence: the scores after the last piece are
@@ -33,15 +28,11 @@ class SequenceClassifier(nn.Module):
     With `bidirectional` a second stack reads backwards; there is then no state to take or give (it is None).
     """
 
+    config_type = ClassifierConfig
+    config: ClassifierConfig
+
     def __init__(self, config: ClassifierConfig) -> None:
-        super().__init__()
-        self.config = config
-        if config.vocab_size is not None:
-            self.embedding = nn.Embedding(config.vocab_size, config.dim)
-            small_init(self.embedding.weight, config.dim)
-        else:
-            self.projection = nn.Linear(config.input_dim or 0, config.dim)
-        self.stack = BlockStack(config)
+        super().__init__(config)
         self.backward_stack = BlockStack(config) if config.bidirectional else None
         features = config.dim * (2 if config.bidirectional else 1)
         self.classifier = nn.Linear(features, config.num_classes)
@@ -59,7 +50,7 @@ class SequenceClassifier(nn.Module):
         """
         if state is not None and self.backward_stack is not None:
             raise ValueError("a bidirectional classifier reads whole sequences: it takes no state")
-        e = self._embed(x)
+        e = self.embed(x)
         h, stack_state = self.stack(e, None if state is None else state.stack, reset=reset, mask=mask)
         valid = torch.ones(h.shape[:2], dtype=torch.bool, device=h.device) if mask is None else mask
         pooled, count = self._pool(h, valid, reset, state)
@@ -71,16 +62,6 @@ class SequenceClassifier(nn.Module):
         logits = self.classifier(torch.cat(features, -1).to(self.classifier.weight.dtype))
         logits = logits.to(accumulation_dtype(logits))
         return logits, None if self.backward_stack is not None else ClassifierState(stack_state, pooled, count)
-
-    def _embed(self, x: Tensor) -> Tensor:
-        if self.config.vocab_size is not None:
-            check_ids(x, self.config.vocab_size)
-            e = self.embedding(x)
-        else:
-            if x.dim() != 3 or x.shape[-1] != self.config.input_dim:
-                raise ValueError(f"x must be [B, T, {self.config.input_dim}], got {list(x.shape)}")
-            e = self.projection(x)
-        return F.dropout(e, self.config.input_dropout, self.training)
 
     def _backward(self, e: Tensor, reset: Tensor | None, mask: Tensor | None) -> Tensor:
         """The second stack over the reversed sequence; its outputs in the order of time. Padding passes on either side."""
@@ -112,31 +93,3 @@ class SequenceClassifier(nn.Module):
             pooled = pooled + torch.where(keep[:, None], state.pooled, 0.0)
             count = count + torch.where(continued, state.steps, 0)
         return pooled, count
-
-    def num_parameters(self) -> int:
-        """Number of parameters."""
-        return num_parameters(self)
-
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Write `config.json` and `model.safetensors`, each aside first and then renamed. Raises UserError (a full disk)."""
-        save_folder(self, self.config, folder)
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        path_or_hub_id: str | Path,
-        *,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-        backend: str | None = None,
-        revision: str | None = None,
-    ) -> "SequenceClassifier":
-        """Load what `save_pretrained` wrote, from a folder or the Hub, in evaluation mode. Arguments as for LanguageModel.
-
-        Raises UserError, which names the key or file.
-        """
-        folder = resolve(path_or_hub_id, revision)
-        config = ClassifierConfig.from_dict(read_config(folder, cls.__name__), source=str(folder / "config.json"))
-        if backend is not None:
-            config = replace(config, backend=backend)
-        return load_folder(lambda: cls(config), folder, device=device, dtype=dtype)

@@ -12,6 +12,7 @@ from openxlstm.models.patterns import BLOCK_NAMES
 NORMS = ("layer", "rms", "none")
 POOLINGS = ("mean", "last")
 GATES = ("exp", "sigmoid")
+RECURRENT_INITS = ("zeros", "normal")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +53,8 @@ class StackConfig:
     """Divide the read-out of `mlstm_large` by its normaliser."""
     forget_gate: str = "sigmoid"
     """Forget gate of the sLSTM blocks: "sigmoid" or "exp"."""
+    recurrent_init: str = "zeros"
+    """Start values of the recurrent kernels of the sLSTM blocks: "zeros" or "normal"."""
     bias: bool = False
     """Biases in the linear layers and norms of `mlstm_large`."""
     rope_base: float = 10000.0
@@ -92,6 +95,15 @@ class StackConfig:
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise UserError(f"{name} must be positive, got {value}")
+        if "mlstm" in self.blocks:
+            inner = round(self.projection_factor * self.dim)
+            for name in ("num_heads", "qkv_block_size"):
+                if getattr(self, name) < 1 or inner % getattr(self, name):
+                    raise UserError(f"projection_factor * dim = {inner} is not divisible by {name}={getattr(self, name)}")
+        for name in ("qk_factor", "v_factor") if "mlstm_large" in self.blocks else ():
+            width = int(getattr(self, name) * self.dim)
+            if width < 1 or width % self.num_heads:
+                raise UserError(f"{name} * dim = {width} is not divisible by num_heads={self.num_heads}")
         for name in ("conv_width", "slstm_conv_width"):
             if (getattr(self, name) or 0) < 0:
                 raise UserError(f"{name} must be 0 (no convolution) or more, got {getattr(self, name)}")
@@ -100,6 +112,8 @@ class StackConfig:
         for name in ("input_gate", "forget_gate"):
             if getattr(self, name) not in GATES:
                 raise UserError(f"{name} must be one of {', '.join(GATES)}, got {getattr(self, name)!r}")
+        if self.recurrent_init not in RECURRENT_INITS:
+            raise UserError(f"recurrent_init must be one of {', '.join(RECURRENT_INITS)}, got {self.recurrent_init!r}")
         _check_probability("dropout", self.dropout)
         if self.norm not in NORMS:
             raise UserError(f"norm must be one of {', '.join(NORMS)}, got {self.norm!r}")
@@ -166,35 +180,57 @@ class LanguageModelConfig(StackConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassifierConfig(StackConfig):
-    """A classifier of sequences of tokens (`vocab_size`) or of vectors (`input_dim`)."""
+class EncoderConfig(StackConfig):
+    """A stack that reads tokens (`vocab_size`) or vectors (`input_dim`)."""
 
-    num_classes: int
-    """Number of outputs."""
     vocab_size: int | None = None
     """The input is token ids [B, T]."""
     input_dim: int | None = None
     """The input is vectors [B, T, input_dim]."""
-    pooling: str = "mean"
-    """"mean" over the steps that are not padding, or the "last" of them."""
-    bidirectional: bool = False
-    """A second stack reads the sequence backwards. Such a model has no state to hand on."""
     input_dropout: float = 0.0
     """Dropout after the embedding or input projection."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.num_classes < 1:
-            raise UserError(f"num_classes must be at least 1, got {self.num_classes}")
         if (self.vocab_size is None) == (self.input_dim is None):
             raise UserError("give either vocab_size (token ids) or input_dim (vectors)")
         for name in ("vocab_size", "input_dim"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"{name} must be at least 1, got {value}")
+        _check_probability("input_dropout", self.input_dropout)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifierConfig(EncoderConfig):
+    """A classifier of sequences of tokens or of vectors."""
+
+    num_classes: int
+    """Number of outputs."""
+    pooling: str = "mean"
+    """"mean" over the steps that are not padding, or the "last" of them."""
+    bidirectional: bool = False
+    """A second stack reads the sequence backwards. Such a model has no state to hand on."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.num_classes < 1:
+            raise UserError(f"num_classes must be at least 1, got {self.num_classes}")
         if self.pooling not in POOLINGS:
             raise UserError(f"pooling must be one of {', '.join(POOLINGS)}, got {self.pooling!r}")
-        _check_probability("input_dropout", self.input_dropout)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SequenceConfig(EncoderConfig):
+    """A model that answers at every step, with class scores or real values."""
+
+    num_outputs: int
+    """Classes, or values, of an answer."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.num_outputs < 1:
+            raise UserError(f"num_outputs must be at least 1, got {self.num_outputs}")
 
 
 def _check_probability(name: str, value: float) -> None:

@@ -9,7 +9,7 @@ from torch import nn
 
 from openxlstm.layers import BLOCKS
 from openxlstm.layers.feedforward import hidden_size
-from openxlstm.models.config import ClassifierConfig, LanguageModelConfig, StackConfig
+from openxlstm.models.config import ClassifierConfig, EncoderConfig, LanguageModelConfig, SequenceConfig, StackConfig
 from openxlstm.models.stack import block_options
 
 
@@ -30,8 +30,11 @@ def count_parameters(config: StackConfig) -> int:
         total += config.vocab_size * config.dim * (1 if config.tie_embeddings else 2)
     if isinstance(config, ClassifierConfig):
         directions = 1 + config.bidirectional
-        inputs = config.vocab_size * config.dim if config.vocab_size else (config.input_dim or 0) * config.dim + config.dim
-        total = total * directions + inputs + directions * config.dim * config.num_classes + config.num_classes
+        total = total * directions + directions * config.dim * config.num_classes + config.num_classes
+    if isinstance(config, SequenceConfig):
+        total += config.dim * config.num_outputs + config.num_outputs
+    if isinstance(config, EncoderConfig):
+        total += config.vocab_size * config.dim if config.vocab_size else ((config.input_dim or 0) + 1) * config.dim
     return total
 
 

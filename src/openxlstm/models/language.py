@@ -1,20 +1,20 @@
 """The language model: embedding, stack, head."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from openxlstm.layers.init import small_init
-from openxlstm.models.checkpoint import save_folder
 from openxlstm.models.config import LanguageModelConfig
-from openxlstm.models.count import num_parameters
+from openxlstm.models.pretrained import PretrainedModel
 from openxlstm.models.stack import BlockStack, StackState
 from openxlstm.ops.numerics import accumulation_dtype, soft_cap
 
 
-class LanguageModel(nn.Module):
+class LanguageModel(PretrainedModel):
     """Predicts the next token: `logits, state = model(ids, state=None)`.
 
     The same call trains, reads a prompt and decodes a token; `state` is a tuple with one entry per block (openxlstm.ops.state
@@ -22,9 +22,11 @@ class LanguageModel(nn.Module):
     (`from_pretrained`). Embedding and head start as in the paper: N(0, 2/(5 dim)).
     """
 
+    config_type = LanguageModelConfig
+    config: LanguageModelConfig
+
     def __init__(self, config: LanguageModelConfig) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         self.embedding = nn.Embedding(config.vocab_size, config.dim)
         self.stack = BlockStack(config)
         self.lm_head = None if config.tie_embeddings else nn.Linear(config.dim, config.vocab_size, bias=False)
@@ -59,35 +61,11 @@ class LanguageModel(nn.Module):
         logits = F.linear(h, weight)
         return soft_cap(logits.to(accumulation_dtype(logits)), self.config.logit_soft_cap)
 
-    def num_parameters(self) -> int:
-        """Number of parameters, tied ones once."""
-        return num_parameters(self)
-
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Write `config.json` and `model.safetensors`, each aside first and then renamed. Raises UserError (a full disk)."""
-        save_folder(self, self.config, folder)
-
     @classmethod
-    def from_pretrained(
-        cls,
-        path_or_hub_id: str | Path,
-        *,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-        backend: str | None = None,
-        revision: str | None = None,
-    ) -> "LanguageModel":
-        """Load a checkpoint folder, or one from the Hugging Face Hub (extra `hf`), in evaluation mode.
-
-        Besides our own folders it reads those of `xlstm` (xLSTMLMModel, xLSTMLarge) and of transformers' `xlstm`
-        (docs/how-to/checkpoints.md). device, dtype: where to and as what; dtype None keeps what is stored.
-        backend: replaces the config's. revision: a branch, tag or commit of the Hub.
-        Raises UserError, which names the key or file, for what is missing, unexpected, misshapen or cut short.
-        """
-        from openxlstm.models.checkpoint import resolve
+    def _read(cls, folder: Path, **how: Any) -> Any:
         from openxlstm.models.weights import load_checkpoint
 
-        return load_checkpoint(resolve(path_or_hub_id, revision), device=device, dtype=dtype, backend=backend)
+        return load_checkpoint(folder, **how)
 
 
 def check_ids(ids: Tensor, vocab_size: int) -> None:

@@ -66,5 +66,6 @@ def slstm_positions(a: int, b: int, num_blocks: int) -> tuple[int, ...]:
 def _block(name: str, pattern: str) -> str:
     name = ALIASES.get(name, name)
     if name not in BLOCK_NAMES:
-        raise UserError(f"unknown block {name!r} in {pattern!r}; have {', '.join(BLOCK_NAMES)} and the pattern xlstm[a:b]")
+        known = ", ".join((*BLOCK_NAMES, *ALIASES))
+        raise UserError(f"unknown block {name!r} in {pattern!r}; have {known} and the pattern xlstm[a:b]")
     return name

@@ -9,7 +9,7 @@ from torch.utils.checkpoint import checkpoint
 from openxlstm.errors import UserError
 from openxlstm.layers import BLOCKS, LayerNorm, RMSNorm
 from openxlstm.models.config import StackConfig
-from openxlstm.ops.checks import clear_padding
+from openxlstm.ops.numerics import clear_padding
 
 StackState = tuple[Any, ...]
 """One state per block."""
@@ -42,6 +42,7 @@ def block_options(config: StackConfig, kind: str, index: int) -> dict[str, Any]:
                 block_index=index,
                 conv_width=config.conv_width if config.slstm_conv_width is None else config.slstm_conv_width,
                 forget_gate=config.forget_gate,
+                recurrent_init=config.recurrent_init,
                 backend=config.backend,
             )  # fmt: skip
         case "mlstm_large":

@@ -27,11 +27,6 @@ def check_time_mask(name: str, x: Tensor | None, B: int, T: int) -> None:
         raise ValueError(f"{name} must be bool, got {x.dtype}")
 
 
-def clear_padding(x: Tensor, mask: Tensor | None) -> Tensor:
-    """x [B, T, ...] with zeros at padded steps: whatever stands there, NaN too, must reach neither a sum nor a gradient."""
-    return x if mask is None else x.masked_fill(~mask.view(*mask.shape, *[1] * (x.dim() - 2)), 0.0)
-
-
 def check_same_device(**tensors: Tensor | None) -> None:
     devices = {name: x.device for name, x in tensors.items() if x is not None}
     if len(set(devices.values())) > 1:

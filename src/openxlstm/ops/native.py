@@ -8,15 +8,13 @@ import ctypes
 import functools
 import os
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
-
-Function = TypeVar("Function", bound=Callable[..., Any])
 
 ABI = 1  # of csrc/library.cpp
 VARIANTS = ("avx512", "avx2", "baseline")
@@ -61,17 +59,26 @@ def address(x: Tensor | None) -> ctypes.c_void_p:
     return ctypes.c_void_p(None if x is None else x.data_ptr())
 
 
-def _constant(function: Function) -> Function:
-    """What torch.compiler.assume_constant_result does, without importing the compiler: torch.compile calls `function` while
-    it traces and keeps the result."""
-    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
-    return function
+HUGE = 4 << 20  # bytes from which a new tensor asks for huge pages
 
 
-@_constant
+def empty(like: Tensor, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
+    """A new tensor for a kernel to fill. Large ones ask for huge pages: without them, taking the memory of the output page by
+    page takes a third of the time of a long mLSTM."""
+    x = like.new_empty(shape, dtype=dtype)
+    if type(x) is Tensor and x.nbytes >= HUGE:
+        library().openxlstm_huge_pages(address(x), ctypes.c_int64(x.nbytes))
+    return x
+
+
 def missing() -> str | None:
     """Why there are no compiled kernels here, or None."""
     return _load(variant())[1]
+
+
+# To torch.compile the answer is a constant. This is what torch.compiler.assume_constant_result sets, which would import the
+# whole compiler with this package.
+missing._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def library() -> ctypes.CDLL:
@@ -82,10 +89,12 @@ def library() -> ctypes.CDLL:
     return found
 
 
-@_constant
 def vector_width() -> int:
     """Floats in a vector of the library that is used here."""
     return library().openxlstm_vector_width()
+
+
+vector_width._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def variant() -> str:

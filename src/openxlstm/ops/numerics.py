@@ -1,4 +1,4 @@
-"""Constants and scalar functions that every recurrence shares."""
+"""Constants, dtypes and small functions that every recurrence shares."""
 
 import functools
 from collections.abc import Callable
@@ -44,6 +44,11 @@ def inverse_scale(m: Tensor) -> Tensor:
 def soft_cap(x: Tensor, cap: float | None) -> Tensor:
     """cap * tanh(x / cap): the identity near zero, never beyond +-cap. `None` leaves x as it is."""
     return x if cap is None else cap * torch.tanh(x / cap)
+
+
+def clear_padding(x: Tensor, mask: Tensor | None) -> Tensor:
+    """x [B, T, ...] with zeros at padded steps: whatever stands there, NaN too, must reach neither a sum nor a gradient."""
+    return x if mask is None else x.masked_fill(~mask.view(*mask.shape, *[1] * (x.dim() - 2)), 0.0)
 
 
 def full_precision(fn: Function) -> Function:

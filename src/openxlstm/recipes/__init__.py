@@ -1,9 +1,14 @@
-"""Recipes: functions that return a complete run configuration. A variant is `replace(shakespeare(), seed=1)`."""
+"""Recipes: functions that return a complete run configuration. A variant is `replace(shakespeare(), seed=1)`.
+
+RECIPES are about text; every task has one under its own name (`recipes.tasks.task_recipe`).
+"""
 
 from collections.abc import Callable
 
 from openxlstm.errors import UserError
 from openxlstm.recipes.language import shakespeare, stdlib, tiny, wikitext2
+from openxlstm.recipes.tasks import task_recipe
+from openxlstm.tasks import TASKS
 from openxlstm.training.config import RunConfig
 
 RECIPES: dict[str, Callable[[], RunConfig]] = {
@@ -16,19 +21,23 @@ RECIPES: dict[str, Callable[[], RunConfig]] = {
 NEEDS_DATA = {
     "shakespeare": "the text, for example tinyshakespeare's input.txt",
     "wikitext2": "a folder with wiki.train.tokens, wiki.valid.tokens and wiki.test.tokens",
+    "sequential_mnist": "a folder with MNIST's four IDX files",
+    "permuted_mnist": "a folder with MNIST's four IDX files",
 }
-"""Recipes for data that does not come with Python, and what `--data` should name."""
+"""Recipes and tasks for data that does not come with Python, and what `--data` should name."""
 
 
 def recipe(name: str) -> RunConfig:
-    """The configuration of a recipe; UserError, with the nearest names, for one that does not exist."""
+    """The configuration of a recipe or task; UserError, with the nearest names, for one that does not exist."""
     import difflib
 
-    if name not in RECIPES:
-        near = difflib.get_close_matches(name, RECIPES, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}?" if near else f"have {', '.join(RECIPES)}"
-        raise UserError(f"unknown recipe {name!r}; {hint}")
-    return RECIPES[name]()
+    if name in RECIPES:
+        return RECIPES[name]()
+    if name in TASKS:
+        return task_recipe(name)
+    near = difflib.get_close_matches(name, [*RECIPES, *TASKS], n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}?" if near else f"have {', '.join(RECIPES)} and the tasks of `openxlstm tasks`"
+    raise UserError(f"unknown recipe {name!r}; {hint}")
 
 
 def summary(name: str) -> str:
@@ -36,4 +45,4 @@ def summary(name: str) -> str:
     return (RECIPES[name].__doc__ or "").strip().splitlines()[0]
 
 
-__all__ = ["NEEDS_DATA", "RECIPES", "recipe", "shakespeare", "stdlib", "summary", "tiny", "wikitext2"]
+__all__ = ["NEEDS_DATA", "RECIPES", "recipe", "shakespeare", "stdlib", "summary", "task_recipe", "tiny", "wikitext2"]

@@ -7,7 +7,7 @@ before it decided at the same step, and a resumed run repeats nothing and skips 
 import math
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,8 @@ from torch import Tensor
 
 from openxlstm.ops.state import leaves
 from openxlstm.training import checkpoint
-from openxlstm.training.evaluate import Evaluation
-from openxlstm.training.module import LanguageModule, StepResult
+from openxlstm.training.job import Measured
+from openxlstm.training.module import StepResult, TrainingModule
 from openxlstm.training.progress import Progress
 from openxlstm.training.record import Metrics
 
@@ -74,13 +74,13 @@ class Validate(pl.Callback):
     """Validation every so many steps, the best weights, and early stopping.
 
     run: evaluates the module's model; called on every process at the same step.
-    save_best: called on every process when a validation is better than all before.
+    save_best: called on every process when no validation before was better.
     """
 
     def __init__(
         self,
-        run: Callable[[LanguageModule], Evaluation],
-        save_best: Callable[[LanguageModule], None],
+        run: Callable[[TrainingModule], Measured],
+        save_best: Callable[[TrainingModule], None],
         *,
         every: int,
         patience: int,
@@ -102,18 +102,14 @@ class Validate(pl.Callback):
         if self.patience and self.bad >= self.patience:
             trainer.should_stop = True
 
-    def record(self, module: LanguageModule, found: Evaluation) -> None:
+    def record(self, module: TrainingModule, found: Measured) -> None:
         """Keep a validation: row, best weights, patience."""
         if self.meter.metrics is not None:
-            values = {"val_loss": found.nats_per_token, "val_perplexity": found.perplexity}
-            if found.bits_per_byte is not None:
-                values["val_bits_per_byte"] = found.bits_per_byte
-            self.meter.metrics.add(module.step, values)
-        if found.nats_per_token < self.best:
-            self.best, self.best_step, self.bad = found.nats_per_token, module.step, 0
+            self.meter.metrics.add(module.step, found.columns())
+        self.bad = 0 if found.objective < self.best else self.bad + 1
+        if found.objective <= self.best:  # the last of equals: a score that has reached its limit still gets surer
+            self.best, self.best_step = found.objective, module.step
             self.save_best(module)
-        else:
-            self.bad += 1
 
     def state_dict(self) -> dict[str, Any]:
         return {"best": self.best, "best_step": self.best_step, "bad": self.bad}
@@ -129,7 +125,7 @@ class Interrupt(pl.Callback):
         self.received: int | None = None  # the signal that this or another process got
         self.stopped = False  # the run ended because of it
         self.finishing = False  # the last checkpoint is written: nothing is lost by stopping at once
-        self._module: LanguageModule | None = None
+        self._module: TrainingModule | None = None
         self._before: dict[int, Any] = {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
@@ -184,8 +180,8 @@ class Checkpoints(pl.Callback):
         interrupt: Interrupt,
         meter: Meter,
         resume: dict[str, Any] | None,
-        template: Callable[[LanguageModule, int], Any],
-        facts: dict[str, Any],
+        template: Callable[[TrainingModule, int], Any],
+        facts: Mapping[str, Any],
     ) -> None:
         """template: builds a state of so many rows in the structure of the model's, for the stored numbers to fill.
         facts: stored as they are."""
@@ -222,7 +218,7 @@ class Checkpoints(pl.Callback):
         if pl_module.step % self.every == 0 or last or trainer.should_stop:
             self.save(trainer, pl_module)
 
-    def save(self, trainer: pl.Trainer, module: LanguageModule) -> None:
+    def save(self, trainer: pl.Trainer, module: TrainingModule) -> None:
         """Collective: every process calls it at the same step; process 0 writes."""
         if self._saved_step == module.step:
             return
@@ -232,7 +228,8 @@ class Checkpoints(pl.Callback):
         processes = gather(self._process_state(module), trainer)
         failure = None
         if trainer.is_global_zero:
-            content = self._facts | {
+            content = {
+                **self._facts,
                 "step": module.step,
                 "tokens": module.tokens,
                 "bad_in_row": module.bad_in_row,
@@ -256,7 +253,7 @@ class Checkpoints(pl.Callback):
             self.meter.progress.pause(time.monotonic() - began)
 
     @staticmethod
-    def _process_state(module: LanguageModule) -> dict[str, Any]:
+    def _process_state(module: TrainingModule) -> dict[str, Any]:
         random = checkpoint.RandomState.current(module.device)
         state: list[Tensor] | None = None
         if module.state is not None:

@@ -7,7 +7,7 @@ import math
 import re
 import shutil
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,15 +15,18 @@ from typing import Any
 from openxlstm import __version__
 from openxlstm.errors import UserError
 from openxlstm.files import atomic_path
-from openxlstm.training.config import RunConfig, build_model_config
-from openxlstm.training.record import curve, read_metrics, write_json
+from openxlstm.tasks import Task
+from openxlstm.training import compare_task
+from openxlstm.training.config import RunConfig
+from openxlstm.training.record import canvas, curve, read_metrics, write_json
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One model with one seed. report is None where the training failed, and then `failure` says why."""
+    """One model with one learning rate and one seed. report is None where the training failed, and then `failure` says why."""
 
     model: str
+    lr: float
     seed: int
     folder: Path
     report: dict[str, Any] | None
@@ -32,7 +35,11 @@ class Cell:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The cells, model by model. `interrupted` is a signal number if the comparison was stopped before its end."""
+    """The cells, model by model. `interrupted` is a signal number if the comparison was stopped before its end.
+
+    Where several learning rates were tried, a model is represented by the one that is best in validation, on average over its
+    seeds; one with which a seed failed comes after all with which none did.
+    """
 
     config: RunConfig
     target: int
@@ -40,14 +47,37 @@ class Comparison:
     cells: tuple[Cell, ...]
     interrupted: int | None = None
 
+    def chosen(self, model: str) -> tuple[Cell, ...]:
+        """The cells of a model with its best learning rate."""
+        mine = [cell for cell in self.cells if cell.model == model]
+        by_lr = [tuple(cell for cell in mine if cell.lr == lr) for lr in dict.fromkeys(cell.lr for cell in mine)]
+
+        def place(cells: Sequence[Cell]) -> tuple[int, float]:
+            objectives = [objective(cell.report) for cell in cells if cell.report is not None]
+            return len(cells) - len(objectives), statistics.mean(objectives) if objectives else math.inf
+
+        return min(by_lr, key=place)
+
+    @property
+    def lrs(self) -> tuple[float, ...]:
+        """The learning rates that were tried."""
+        return tuple(dict.fromkeys(cell.lr for cell in self.cells))
+
     def rows(self) -> list[dict[str, Any]]:
-        """One row a model, over the seeds that finished, best first."""
+        """One row a model, over the seeds that finished with its best learning rate; best first."""
         found = []
         for model in dict.fromkeys(cell.model for cell in self.cells):
-            mine = [cell for cell in self.cells if cell.model == model]
+            mine = self.chosen(model)
             reports = [cell.report for cell in mine if cell.report is not None]
-            row: dict[str, Any] = {"model": model, "seeds": len(reports), "failed": len(mine) - len(reports)}
-            if reports:
+            row: dict[str, Any] = {
+                "model": model,
+                "lr": mine[0].lr,
+                "seeds": len(reports),
+                "failed": len(mine) - len(reports),
+            }
+            if reports and isinstance(self.config.data, Task):
+                row |= compare_task.row(model, reports)
+            elif reports:
                 losses = [r["validation"]["nats_per_token"] for r in reports]
                 words = [r["validation"]["word_perplexity"] for r in reports]
                 bits = [r["validation"]["bits_per_byte"] for r in reports]
@@ -61,13 +91,16 @@ class Comparison:
                     "tokens_per_second": statistics.mean(r["tokens_per_second"] for r in reports),
                 }
             found.append(row)
-        return sorted(found, key=lambda row: row.get("nats_per_token", math.inf))
+        return sorted(found, key=lambda row: row.get("objective", row.get("nats_per_token", math.inf)))
 
     def table(self) -> str:
         """Markdown. Perplexities are exp of the mean loss; the spread is the standard deviation over seeds."""
+        if isinstance(self.config.data, Task):
+            return compare_task.table(self.rows(), sweep=len(self.lrs) > 1)
         words = any(row.get("word_perplexity") for row in self.rows())
+        sweep = len(self.lrs) > 1
         head = ["model", "parameters", "seeds", "nats/token", "bits per byte", "perplexity"]
-        head += ["word perplexity"] * words + ["tokens/s"]
+        head += ["word perplexity"] * words + ["lr"] * sweep + ["tokens/s"]
         lines = ["| " + " | ".join(head) + " |", "|---|" + "---:|" * (len(head) - 1)]
         for row in self.rows():
             if "nats_per_token" not in row:
@@ -80,6 +113,8 @@ class Comparison:
             values.append(f"{row['perplexity']:.2f}")
             if words:
                 values.append("" if row["word_perplexity"] is None else f"{row['word_perplexity']:.1f}")
+            if sweep:
+                values.append(f"{row['lr']:g}")
             values.append(f"{row['tokens_per_second']:,.0f}")
             lines.append("| " + " | ".join(values) + " |")
         return "\n".join(lines)
@@ -91,48 +126,52 @@ def compare(
     seeds: Sequence[int] = (0,),
     folder: Path | None = None,
     say: Callable[[str], None] = lambda line: None,
+    lrs: Sequence[float] = (),
 ) -> Comparison:
-    """Train each of `models` (patterns, as in ModelSettings) with each of `seeds`, all else as in `base`.
+    """Train each of `models` (patterns, as in ModelSettings) with each of `lrs` and `seeds`, all else as in `base`.
 
-    Each has as many parameters, to 1 %, as `base.model` (or as its `num_parameters` says). Every cell is a run folder under
-    `folder` (default runs/compare-NAME-HASH), named by a hash of its configuration, the text and the version of this package:
+    Each has as many parameters, to 1 %, as `base.model` (or as its `num_parameters` says). lrs: peak learning rates, of which
+    each model is shown with the best (see Comparison); none = that of `base`. Every cell is a run folder under
+    `folder` (default runs/compare-NAME-HASH), named by a hash of its configuration, the data and the version of this package:
     finished cells are not trained again, interrupted ones are resumed. Writes compare.json, compare.md and compare.png.
     """
-    from openxlstm.data import prepare
-    from openxlstm.training.run import cache_dir
+    from openxlstm.models.count import count_parameters
+    from openxlstm.training.job import open_job
 
     if not models:
         raise UserError("compare needs at least one model")
-    for what, given in (("model", models), ("seed", seeds)):
+    for what, given in (("model", models), ("seed", seeds), ("learning rate", lrs)):
         if len(set(given)) != len(given):
             raise UserError(f"a {what} is named twice in {', '.join(map(str, given))}")
-    text = prepare(base.data, cache_dir(), report=say)
-    vocabulary = text.tokenizer.vocab_size
-    target = base.model.num_parameters or count(base, vocabulary)
+    settings = {model: dataclasses.replace(base.model, pattern=model) for model in models}  # a wrong name ends here
+    job = open_job(base, say)
+    target = base.model.num_parameters or count_parameters(job.model_config(base.model))
     configs = {
-        (model, seed): dataclasses.replace(
+        (model, lr, seed): dataclasses.replace(
             base,
-            name=f"{slug(model)}-{seed}",
+            name=f"{slug(model)}-lr{lr:g}-{seed}" if lrs else f"{slug(model)}-{seed}",
             seed=seed,
-            model=dataclasses.replace(base.model, pattern=model, num_parameters=target),
+            model=dataclasses.replace(settings[model], num_parameters=target),
+            optimizer=dataclasses.replace(base.optimizer, lr=lr),
         )
         for model in models
+        for lr in lrs or (base.optimizer.lr,)
         for seed in seeds
     }
-    for (model, _), config in configs.items():  # before hours of training, not after
+    for (model, _, _), config in configs.items():  # before hours of training, not after
         try:
-            build_model_config(config.model, vocabulary)
+            job.model_config(config.model)
         except UserError as error:
             raise UserError(f"{model}: {error}") from None
     if folder is None:
-        folder = Path("runs", f"compare-{base.name}-{identity(base, text.fingerprint)}")
+        folder = Path("runs", f"compare-{base.name}-{identity(base, job.fingerprint)}")
     folder.mkdir(parents=True, exist_ok=True)
     cells: list[Cell] = []
     stopped: int | None = None
-    for number, ((model, seed), config) in enumerate(configs.items(), 1):
-        place = folder / f"{config.name}-{identity(config, text.fingerprint)}"
-        say(f"[{number}/{len(configs)}] {model}, seed {seed}: {place}")
-        cell, stopped = train_cell(model, seed, config, place, say)
+    for number, ((model, lr, seed), config) in enumerate(configs.items(), 1):
+        place = folder / f"{config.name}-{identity(config, job.fingerprint)}"
+        say(f"[{number}/{len(configs)}] {model}, {f'lr {lr:g}, ' if lrs else ''}seed {seed}: {place}")
+        cell, stopped = train_cell(model, lr, seed, config, place, say)
         if stopped is not None:
             break
         cells.append(cell)
@@ -140,14 +179,16 @@ def compare(
     return Comparison(base, target, folder, tuple(cells), stopped)
 
 
-def train_cell(model: str, seed: int, config: RunConfig, place: Path, say: Callable[[str], None]) -> tuple[Cell, int | None]:
+def train_cell(
+    model: str, lr: float, seed: int, config: RunConfig, place: Path, say: Callable[[str], None]
+) -> tuple[Cell, int | None]:
     """Train, resume, or take what is there. Also returns the signal that stopped the training, if one did."""
     from openxlstm.training.run import train
 
     finished = place / "report.json"
     if finished.exists():
         say("  finished before")
-        return Cell(model, seed, place, json.loads(finished.read_text())), None
+        return Cell(model, lr, seed, place, json.loads(finished.read_text())), None
     try:
         if (place / "checkpoints" / "last.pt").exists():
             result = train(resume=place)
@@ -157,20 +198,21 @@ def train_cell(model: str, seed: int, config: RunConfig, place: Path, say: Calla
             result = train(config, run_dir=place)
     except UserError as error:
         say(f"  failed: {error}")
-        return Cell(model, seed, place, None, str(error)), None
-    return Cell(model, seed, place, result.report), result.interrupted
+        return Cell(model, lr, seed, place, None, str(error)), None
+    return Cell(model, lr, seed, place, result.report), result.interrupted
 
 
-def count(config: RunConfig, vocabulary: int) -> int:
-    """Parameters of the model that `config` describes."""
-    from openxlstm.models.count import count_parameters
+def objective(report: dict[str, Any]) -> float:
+    """What the validation of a finished run was minimised by: lower is better."""
+    found = report["validation"]
+    if "score" in found:
+        return -found["score"] if found["higher_is_better"] else found["score"]
+    return found["nats_per_token"]
 
-    return count_parameters(build_model_config(config.model, vocabulary))
 
-
-def identity(config: RunConfig, text: str) -> str:
-    """Eight hex digits that change with the settings, the text and the version of this package."""
-    return hashlib.sha256(f"{config.digest()} {text} {__version__}".encode()).hexdigest()[:8]
+def identity(config: RunConfig, data: str) -> str:
+    """Eight hex digits that change with the settings, the data's fingerprint and the version of this package."""
+    return hashlib.sha256(f"{config.digest()} {data} {__version__}".encode()).hexdigest()[:8]
 
 
 def slug(model: str) -> str:
@@ -185,7 +227,7 @@ def write(comparison: Comparison) -> None:
         "target_parameters": comparison.target,
         "rows": comparison.rows(),
         "cells": [
-            {"model": c.model, "seed": c.seed, "folder": c.folder.name, "failure": c.failure, "report": c.report}
+            {"model": c.model, "lr": c.lr, "seed": c.seed, "folder": c.folder.name, "failure": c.failure, "report": c.report}
             for c in comparison.cells
         ],
     }
@@ -196,40 +238,41 @@ def write(comparison: Comparison) -> None:
 
 
 def figure(comparison: Comparison) -> None:
-    """Validation loss over steps, one colour a model: the mean of its seeds, and from their lowest to their highest."""
+    """What came of it, one colour a model: of text the loss over steps, of a task the score over steps and over the length."""
+    task = isinstance(comparison.config.data, Task)
+    title = f"{comparison.config.name}: about {comparison.target:,} parameters each"
+    best = {row["model"]: [cell for cell in comparison.chosen(row["model"]) if cell.report] for row in comparison.rows()}
+    finished = {model: cells for model, cells in best.items() if cells}
     try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
+        with canvas(comparison.folder / "compare.png", title, (11.0, 4.4) if task else (7.2, 4.4)) as paper:
+            if task:
+                left, right = paper.subplots(1, 2)
+                draw_curves(left, finished, "val_score", lambda report: report["test"]["score"], "test")
+                compare_task.draw(
+                    right, {model: [cell.report for cell in cells if cell.report] for model, cells in finished.items()}
+                )
+            else:
+                axes = paper.add_subplot()
+                draw_curves(
+                    axes, finished, "val_loss", lambda r: r["validation"]["nats_per_token"], "finished model, whole text"
+                )
+                axes.set_ylabel("validation loss, nats per token")
     except ImportError:
         return
-    canvas = Figure(figsize=(7.2, 4.4), layout="constrained")
-    FigureCanvasAgg(canvas)
-    axes = canvas.add_subplot()
-    for place, row in enumerate(comparison.rows()):
-        curves = []
-        for cell in comparison.cells:
-            if cell.model == row["model"] and cell.report is not None:
-                curves.append(dict(zip(*curve(read_metrics(cell.folder / "metrics.csv"), "val_loss"))))
-        if not curves:
-            continue
+
+
+def draw_curves(axes: Any, models: Mapping[str, Sequence[Cell]], column: str, final: Callable[[Any], float], what: str) -> None:
+    """A column of metrics.csv over steps: the mean of a model's seeds, and from their lowest to their highest. `final` is a
+    number of each report, whose mean stands in the legend, and `what` says what it is."""
+    for place, (model, cells) in enumerate(models.items()):
+        curves = [dict(zip(*curve(read_metrics(cell.folder / "metrics.csv"), column))) for cell in cells]
         steps = sorted(set.intersection(*(set(c) for c in curves)))
         values = [[c[step] for c in curves] for step in steps]
-        colour = f"C{place}"
-        axes.plot(
-            steps,
-            [statistics.mean(v) for v in values],
-            color=colour,
-            marker="o",
-            markersize=3,
-            label=f"{row['model']} ({row['nats_per_token']:.3f})",
-        )
+        label = f"{model} ({statistics.mean(final(cell.report) for cell in cells):.3f})"
+        axes.plot(steps, [statistics.mean(v) for v in values], color=f"C{place}", marker="o", markersize=3, label=label)
         if len(curves) > 1:
-            axes.fill_between(steps, [min(v) for v in values], [max(v) for v in values], color=colour, alpha=0.15)
+            axes.fill_between(steps, [min(v) for v in values], [max(v) for v in values], color=f"C{place}", alpha=0.15)
     axes.set_xlabel("optimiser step")
-    axes.set_ylabel("validation loss, nats per token")
-    axes.set_title(f"{comparison.config.name}: about {comparison.target:,} parameters each", fontsize=10)
     axes.grid(alpha=0.25)
-    if axes.get_legend_handles_labels()[0]:
-        axes.legend(frameon=False, title="(finished model, whole text)", title_fontsize=8)
-    with atomic_path(comparison.folder / "compare.png") as aside:
-        canvas.savefig(aside, dpi=150, format="png")
+    if models:
+        axes.legend(frameon=False, title=f"({what})", title_fontsize=8)

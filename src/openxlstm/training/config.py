@@ -3,11 +3,14 @@
 import dataclasses
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from openxlstm.data import TextConfig
 from openxlstm.errors import UserError
+from openxlstm.tasks import Task, task_class
+from openxlstm.training.options import from_dict
 
 
 def _require(condition: bool, message: str) -> None:
@@ -17,25 +20,44 @@ def _require(condition: bool, message: str) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSettings:
-    """The language model to build; the vocabulary comes from the data.
+    """The model to build; vocabulary and outputs come from the data. Kinds of block that a setting does not name ignore it.
 
     pattern: which blocks, by name: "xlstm[a:b]" (a mLSTM to b sLSTM blocks), "mlstm", "slstm", "mlstm_large", "lstm",
         "transformer", or a comma list such as "mlstm,slstm,attention".
     dim: width of the residual stream.
     num_blocks: how many blocks.
-    num_heads: heads of every block.
-    gate_soft_cap: cap * tanh(gate / cap) on the mLSTM gate pre-activations; 0 = no cap, none = the block's default.
-    logit_soft_cap: the same on the logits; none = no cap.
+    num_heads: heads of every block; must divide dim.
+    slstm_num_heads: heads of "slstm" blocks; none = num_heads.
+    lstm_num_heads: heads of "lstm" blocks: 1 is the classic LSTM, more are block-diagonal.
     projection_factor: inner width of "mlstm" blocks over dim.
     qkv_block_size: block size of the block-diagonal q, k, v projections of "mlstm" (dim * projection_factor = dense).
-    ffn_factor: width of the feed-forward part of the other blocks over dim; none = the block's default.
-    conv_width: width of the causal convolution in "mlstm" and "slstm".
+    conv_width: steps that the causal convolution of "mlstm" and "slstm" sees; 0 = no convolution.
+    slstm_conv_width: the same in "slstm" blocks, where it differs; none = conv_width.
+    ffn_factor: width of the feed-forward part of the other blocks over dim; none = the block's default (1.3 in "slstm" and
+        "lstm", 2.667 in "mlstm_large" and "transformer").
+    ffn_multiple: that width is rounded up to a multiple of this.
+    qk_factor: width of all queries (and keys) of "mlstm_large" over dim.
+    v_factor: width of all values of "mlstm_large" over dim.
+    input_gate: input gate of the mLSTM, "exp" or "sigmoid".
+    forget_gate: forget gate of the sLSTM, "sigmoid" or "exp".
+    normalize: divide what "mlstm_large" reads from its memory by the normaliser.
+    gate_soft_cap: cap * tanh(gate / cap) on the mLSTM gate pre-activations; 0 = no cap, none = the block's default (15 in
+        "mlstm_large", else no cap).
+    logit_soft_cap: the same on the logits; none = no cap.
+    rope_base: base of the rotary positions of "transformer".
+    bias: biases in the linear maps and norms of "mlstm_large".
+    norm: the norm before the head, "layer", "rms" or "none".
+    norm_bias: a bias in that norm.
+    norm_eps: eps of all norms; none = the default of each (1e-5 or 1e-6).
+    cell_eps: eps of the normaliser of "mlstm_large"; none = 1e-6.
+    recurrent_init: how the recurrent kernels of "slstm" blocks start: "zeros" as in the published code, or "normal" as in the
+        paper's runs on formal languages, which learn many times faster for it.
     dropout: in the branches of every block.
-    embedding_dropout: after the embedding.
+    embedding_dropout: after the embedding or input projection.
     tie_embeddings: the output head shares the embedding matrix.
-    norm: the norm before the head, "layer" or "rms".
     checkpoint_activations: recompute blocks in backward: less memory, about a third more time.
     backend: backend of the recurrences: "auto", "reference", "torch", or another that `openxlstm doctor` lists.
+    chunk_size: steps of a chunk of the mLSTM; changes speed and memory, not results; none = the backend's choice.
     num_parameters: bring the model within 1 % of this many parameters by adapting widths; none = as configured.
     """
 
@@ -43,24 +65,44 @@ class ModelSettings:
     dim: int = 128
     num_blocks: int = 4
     num_heads: int = 4
-    gate_soft_cap: float | None = None
-    logit_soft_cap: float | None = None
+    slstm_num_heads: int | None = None
+    lstm_num_heads: int = 1
     projection_factor: float = 2.0
     qkv_block_size: int = 4
-    ffn_factor: float | None = None
     conv_width: int = 4
+    slstm_conv_width: int | None = None
+    ffn_factor: float | None = None
+    ffn_multiple: int = 64
+    qk_factor: float = 0.5
+    v_factor: float = 1.0
+    input_gate: Literal["exp", "sigmoid"] = "exp"
+    forget_gate: Literal["sigmoid", "exp"] = "sigmoid"
+    normalize: bool = True
+    gate_soft_cap: float | None = None
+    logit_soft_cap: float | None = None
+    rope_base: float = 10000.0
+    bias: bool = False
+    norm: Literal["layer", "rms", "none"] = "layer"
+    norm_bias: bool = False
+    norm_eps: float | None = None
+    cell_eps: float | None = None
+    recurrent_init: Literal["zeros", "normal"] = "zeros"
     dropout: float = 0.0
     embedding_dropout: float = 0.0
     tie_embeddings: bool = False
-    norm: Literal["layer", "rms"] = "layer"
     checkpoint_activations: bool = False
     backend: str = "auto"
+    chunk_size: int | None = None
     num_parameters: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("dim", "num_blocks", "num_heads"):
-            _require(getattr(self, name) >= 1, f"model.{name}={getattr(self, name)} must be at least 1")
-        _require(0 <= self.dropout < 1, f"model.dropout={self.dropout} must be in [0, 1)")
+        self.as_written(vocab_size=1)  # whatever the vocabulary will be: a wrong name must not wait until the text is read
+
+    def as_written(self, vocab_size: int) -> Any:
+        """The LanguageModelConfig before `num_parameters` adapts it; raises UserError for a model that cannot be built."""
+        from openxlstm.models.config import LanguageModelConfig
+
+        return _written(LanguageModelConfig, self, {}, vocab_size=vocab_size)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,11 +156,12 @@ class ScheduleConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainerConfig:
-    """The loop.
+    """The loop. Settings from `context` on that speak of text do nothing for a task and are refused there; its lengths and
+    numbers of samples are settings of the task itself (data.*).
 
     steps: optimiser steps.
     batch_size: sequences per optimiser step, over all processes and accumulation parts together.
-    context: tokens per sequence.
+    context: tokens per sequence of text.
     accumulate: compute a step's gradient in this many parts (less memory, same numbers).
     tbptt: read the corpus as `batch_size` long streams and carry the state from window to window (truncated
         backpropagation through time) instead of drawing windows at random and starting each from the empty state. An
@@ -172,13 +215,17 @@ class TrainerConfig:
         return self.validate_context or self.context
 
 
+TEXT_ONLY = ("context", "tbptt", "validate_tokens", "validate_context", "report_contexts")
+"""Settings of TrainerConfig that mean nothing for a task."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
     """A complete run.
 
     name: what the run folder is called.
     seed: of weights, batches and dropout.
-    data: the corpus and its tokenizer.
+    data: a corpus and its tokenizer, or a task.
     model: the model.
     optimizer: the optimiser.
     schedule: the learning rate over the run.
@@ -187,7 +234,7 @@ class RunConfig:
 
     name: str = "run"
     seed: int = 0
-    data: TextConfig = field(default_factory=TextConfig)
+    data: TextConfig | Task = field(default_factory=TextConfig)
     model: ModelSettings = field(default_factory=ModelSettings)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
@@ -195,32 +242,83 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         _require(bool(self.name) and "/" not in self.name, f"name={self.name!r} must be a plain file name")
+        if isinstance(self.data, Task):
+            defaults = TrainerConfig()
+            for name in TEXT_ONLY:
+                _require(
+                    getattr(self.trainer, name) == getattr(defaults, name),
+                    f"trainer.{name} is about text; see the settings data.* of task {self.data.name!r}",
+                )
 
     def to_dict(self) -> dict[str, Any]:
-        """Nested plain values, as in config.json."""
-        return json.loads(json.dumps(dataclasses.asdict(self), default=str))
+        """Nested plain values, as in config.json; a task has its name among them, as data.task."""
+        values = json.loads(json.dumps(dataclasses.asdict(self), default=str))
+        if isinstance(self.data, Task):
+            values["data"] = {"task": self.data.name} | values["data"]
+        return values
 
     def digest(self) -> str:
         """Eight hex digits that change with any setting."""
         return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()[:8]
 
 
+def with_values(config: RunConfig, values: Mapping[str, Any], where: str) -> RunConfig:
+    """A copy of `config` with `values` put in: all or some of what `to_dict` gives. `data.task` names a task, whose defaults
+    hold where `config` is not about it already. Raises UserError, which names `where` and the key that is wrong."""
+    data = values.get("data")
+    if isinstance(data, Mapping) and "task" in data:
+        task = task_class(str(data["task"]))
+        if type(config.data) is not task:
+            config = dataclasses.replace(config, data=task())
+        values = {**values, "data": {name: value for name, value in data.items() if name != "task"}}
+    return from_dict(config, values, where)
+
+
 def build_model_config(settings: ModelSettings, vocab_size: int) -> Any:
-    """The LanguageModelConfig for `settings`; raises UserError for what the model refuses."""
-    from openxlstm.models.config import LanguageModelConfig
+    """The LanguageModelConfig for `settings`; raises UserError for what cannot be built or matched."""
+    return _matched(settings.as_written(vocab_size), settings)
+
+
+def build_sequence_config(settings: ModelSettings, task: Task) -> Any:
+    """The SequenceConfig for `settings` and what `task` reads and answers; raises UserError for what the model refuses."""
+    from openxlstm.models.config import SequenceConfig
+
+    for name in ("tie_embeddings", "logit_soft_cap"):
+        _require(not getattr(settings, name), f"model.{name} is for language models; task {task.name!r} cannot have it")
+    renamed = {"tie_embeddings": None, "logit_soft_cap": None, "embedding_dropout": "input_dropout"}
+    reads = task.signature
+    given = dict(vocab_size=reads.vocab_size, input_dim=reads.input_dim, num_outputs=reads.num_outputs)
+    return _matched(_written(SequenceConfig, settings, renamed, **given), settings)
+
+
+def _written(kind: Any, settings: ModelSettings, renamed: Mapping[str, str | None], **given: Any) -> Any:
+    """A model's config from settings, before `num_parameters` adapts it; `renamed` says what a setting is called there, None
+    leaves it out. Raises UserError for a model that cannot be built."""
     from openxlstm.models.patterns import expand
+    from openxlstm.ops import DOORS, backends_of
 
+    backends = {backend.name: None for door in DOORS for backend in backends_of(door)}
+    if settings.backend not in ("auto", *backends):
+        raise UserError(f"model: no backend {settings.backend!r}; have auto, {', '.join(backends)}")
     own = {f.name for f in dataclasses.fields(settings)} - {"pattern", "num_blocks", "num_parameters"}
+    names = {name: renamed.get(name, name) for name in own}
     try:
-        config = LanguageModelConfig(
-            vocab_size=vocab_size,
+        return kind(
             blocks=expand(settings.pattern, settings.num_blocks),
-            **{name: getattr(settings, name) for name in own},
+            **given,
+            **{theirs: getattr(settings, ours) for ours, theirs in names.items() if theirs is not None},
         )
-        if settings.num_parameters is None:
-            return config
-        from openxlstm.models.match import match_parameters
-
-        return match_parameters(config, settings.num_parameters)
     except ValueError as error:
+        raise UserError(f"model: {error}") from error
+
+
+def _matched(config: Any, settings: ModelSettings) -> Any:
+    """The config with the widths that give it `settings.num_parameters`."""
+    from openxlstm.models.match import match_parameters
+
+    if settings.num_parameters is None:
+        return config
+    try:
+        return match_parameters(config, settings.num_parameters)
+    except UserError as error:
         raise UserError(f"model: {error}") from error

@@ -5,13 +5,11 @@ from typing import Any
 
 import lightning.pytorch as pl
 
-from openxlstm.data import TokenBatch
-
 
 class Steps:
     """The batches of optimiser steps `start` to `stop`, this process's rows of each.
 
-    source: RandomWindows or SequentialStreams, or whatever has their `batch(step, rank, world_size)`.
+    source: what has `batch(step, rank, world_size)`: RandomWindows, SequentialStreams, TaskBatches.
     """
 
     def __init__(self, source: Any, start: int, stop: int, rank: int = 0, world: int = 1) -> None:
@@ -20,13 +18,13 @@ class Steps:
     def __len__(self) -> int:
         return max(self.stop - self.start, 0)
 
-    def __iter__(self) -> Iterator[TokenBatch]:
+    def __iter__(self) -> Iterator[Any]:
         for step in range(self.start, self.stop):
             yield self.source.batch(step, self.rank, self.world)
 
 
-class LanguageData(pl.LightningDataModule):
-    """Training batches from `source`; validation runs over its own windows (see evaluate), not through a loader."""
+class TrainingData(pl.LightningDataModule):
+    """Training batches from `source`; validation is an evaluation (evaluate, evaluate_task), not a loader."""
 
     def __init__(self, source: Any, steps: int) -> None:
         super().__init__()

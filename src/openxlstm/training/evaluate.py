@@ -37,6 +37,16 @@ class Evaluation:
     def perplexity(self) -> float:
         return math.exp(self.nats_per_token) if self.nats_per_token < 700 else math.inf
 
+    @property
+    def objective(self) -> float:
+        """What training minimises by its choice of weights."""
+        return self.nats_per_token
+
+    def columns(self) -> dict[str, float]:
+        """The row of metrics.csv."""
+        values = {"val_loss": self.nats_per_token, "val_perplexity": self.perplexity}
+        return values if self.bits_per_byte is None else values | {"val_bits_per_byte": self.bits_per_byte}
+
     def line(self) -> str:
         """One line for people."""
         parts = [f"{self.nats_per_token:.4f} nats/token"]

@@ -1,4 +1,5 @@
-"""Next-token loss in fp32, computed over chunks of tokens so that [B, T, vocabulary] logits never exist at once."""
+"""Losses in fp32. That of the next token is computed over chunks of tokens, so that [B, T, vocabulary] logits never exist at
+once; that of a task only where the task asks for an answer."""
 
 import contextlib
 from typing import Any
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from openxlstm.data.windows import IGNORE
+from openxlstm.tasks.task import scored
 
 LOGITS_AT_ONCE = 2**24  # numbers, 64 MiB in fp32: above it the loss is computed in chunks that are recomputed in backward
 
@@ -34,6 +36,43 @@ class TokenLoss(nn.Module):
     ) -> tuple[Tensor, Any]:
         hidden, state = self.model.hidden(ids, state, reset=reset)
         return token_nats(self.model.head, hidden, targets, self.model.config.vocab_size), state
+
+
+class TaskLoss(nn.Module):
+    """A sequence model together with the loss of its task: cross-entropy for classes, the squared error for real values.
+
+    `forward(inputs, targets, state, reset)` returns (loss [B, T] fp32, 0 where nothing is asked; state). With predict=True it
+    returns the outputs instead, fp32 [N, C] for the N scored targets in the order of `targets[scored]`.
+    """
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(
+        self,
+        inputs: Tensor,
+        targets: Tensor,
+        state: Any = None,
+        reset: Tensor | None = None,
+        *,
+        predict: bool = False,
+    ) -> tuple[Tensor, Any]:
+        hidden, state = self.model.hidden(inputs, state, reset=reset)
+        where = scored(targets)  # [B, T]
+        outputs = self.model.head(hidden[where]).float()
+        if predict:
+            return outputs, state
+        losses = hidden.new_zeros(where.shape, dtype=torch.float32)
+        return losses.masked_scatter(where, target_loss(outputs, targets[where])), state
+
+
+def target_loss(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Loss of each answer, fp32 [N]: of outputs [N, C] for classes [N], in nats; or for values [N, C], their mean square."""
+    with torch.autocast(outputs.device.type, enabled=False):
+        if targets.is_floating_point():
+            return (outputs - targets).square().mean(-1)
+        return F.cross_entropy(outputs, targets, reduction="none")
 
 
 def token_nats(head: Any, hidden: Tensor, targets: Tensor, vocab_size: int) -> Tensor:

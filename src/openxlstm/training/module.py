@@ -6,13 +6,12 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
 
-from openxlstm.data import TokenBatch
 from openxlstm.errors import UserError
 from openxlstm.layers.attention import keep_recent
 from openxlstm.ops.state import detach, leaves, map_state
 from openxlstm.training.config import RunConfig
 from openxlstm.training.evaluate import some
-from openxlstm.training.loss import TokenLoss, autocast
+from openxlstm.training.loss import autocast
 from openxlstm.training.optimizer import build_optimizer
 from openxlstm.training.schedule import lr_factor
 
@@ -21,27 +20,27 @@ class StepResult(NamedTuple):
     """What one optimiser step did; equal on every process."""
 
     step: int  # steps done, this one included
-    loss: float  # nats per token over the global batch
+    loss: float  # mean over the targets of the global batch
     lr: float
     grad_norm: float  # before clipping
-    tokens: int  # that had a target, over all processes
+    tokens: int  # that were read, over all processes
     skipped: bool  # the gradient was not finite and the weights were left alone
     stop: bool  # some process was asked to stop
 
 
-class LanguageModule(pl.LightningModule):
-    """Next-token training of a language model.
+class TrainingModule(pl.LightningModule):
+    """The optimiser steps of a model with its loss (`loss.TokenLoss`, `loss.TaskLoss`).
 
     Optimisation is manual, because three things are decided per step: whether the gradient is finite, the learning rate (a
     function of the step), and how a batch is split for accumulation. `step` is the truth about progress; Lightning's own
     counters are not used, so a resumed run is the same as one that never stopped.
     """
 
-    def __init__(self, config: RunConfig, model: nn.Module) -> None:
+    def __init__(self, config: RunConfig, loss: Any) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.config = config
-        self.loss = TokenLoss(model)
+        self.loss = loss
         self.step = 0
         self.tokens = 0
         self.bad_in_row = 0
@@ -70,10 +69,10 @@ class LanguageModule(pl.LightningModule):
             self._run = torch.compile(self.loss)
         return build_optimizer(self.loss, self.config.optimizer)
 
-    def transfer_batch_to_device(self, batch: TokenBatch, device: torch.device, dataloader_idx: int) -> TokenBatch:
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         return batch.to(device)
 
-    def training_step(self, batch: TokenBatch, batch_idx: int) -> dict[str, Any]:
+    def training_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
         settings = self.config.trainer
         optimizer = self.optimizers()
         world = self.trainer.world_size
@@ -82,8 +81,8 @@ class LanguageModule(pl.LightningModule):
             group["lr"] = lr
 
         scored = float(batch.scored.sum())
-        agreed = self._sum(torch.tensor([scored, float(self.stop_requested)], dtype=torch.float64))
-        count = max(float(agreed[0]), 1.0)
+        agreed = self._sum(torch.tensor([scored, float(self.stop_requested), batch.num_tokens], dtype=torch.float64))
+        count, tokens = max(float(agreed[0]), 1.0), int(agreed[2])
 
         total = torch.zeros((), dtype=torch.float64, device=self.device)
         states = []
@@ -95,10 +94,10 @@ class LanguageModule(pl.LightningModule):
             part = slice(start, start + size)
             before = map_state(lambda leaf, part=part: leaf[part], self.state)  # type: ignore[misc]
             with autocast(settings.precision, self.device):
-                nats, after = self._run(batch.inputs[part], batch.targets[part], before, some(batch.reset[part]))
-            # data-parallel wrappers average gradients over processes, and what is wanted is the mean over all tokens
-            self.manual_backward(nats.sum() * (world / count))
-            total += nats.detach().sum().double()
+                losses, after = self._run(batch.inputs[part], batch.targets[part], before, some(batch.reset[part]))
+            # data-parallel wrappers average gradients over processes, and what is wanted is the mean over all targets
+            self.manual_backward(losses.sum() * (world / count))
+            total += losses.detach().sum().double()
             states.append(keep_recent(detach(after), settings.context) if settings.tbptt else None)
 
         norm = self._clip()
@@ -116,14 +115,14 @@ class LanguageModule(pl.LightningModule):
             if not finite and not all(bool(torch.isfinite(leaf).all()) for leaf in leaves(self.state)):
                 self.state = None  # would spoil every later step
         self.step += 1
-        self.tokens += int(agreed[0])
+        self.tokens += tokens
         if self.bad_in_row >= settings.max_bad_steps:
             raise UserError(
                 f"the loss or its gradient was not finite for {self.bad_in_row} steps in a row (step {self.step}, "
                 f"loss {loss}, learning rate {lr:.3g}); try a lower --optimizer.lr, a longer --schedule.warmup, or "
                 "--model.gate_soft_cap=15; the last checkpoint holds the weights from before"
             )
-        result = StepResult(self.step, loss, lr, float(norm), int(agreed[0]), not finite, bool(agreed[1] > 0))
+        result = StepResult(self.step, loss, lr, float(norm), tokens, not finite, bool(agreed[1] > 0))
         return {"result": result}
 
     def _clip(self) -> Tensor:

@@ -1,6 +1,7 @@
 """One line that says where a run stands: redrawn on a terminal, printed now and then elsewhere. Talk goes to stderr."""
 
 import math
+import os
 import sys
 import time
 from typing import TextIO
@@ -61,6 +62,12 @@ class Progress:
             self.stream.write("\n")
             self.stream.flush()
             self._drawn = False
+
+
+def note(line: str) -> None:
+    """A remark, by process 0 alone."""
+    if int(os.environ.get("RANK", "0")) == 0:
+        print(f"note: {line}", file=sys.stderr, flush=True)
 
 
 def rate(tokens_per_second: float) -> str:

@@ -1,12 +1,13 @@
 """What a run leaves behind besides weights: configuration, environment, metrics, figure, report."""
 
+import contextlib
 import csv
 import json
 import os
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,8 @@ COLUMNS = (
     "seconds",
     "tokens_per_second",
     "skipped",
-    "val_loss",
-    "val_bits_per_byte",
-    "val_perplexity",
 )
+"""Columns of metrics.csv that every run has; those of its validations follow."""
 
 
 def environment() -> dict[str, Any]:
@@ -92,16 +91,18 @@ class Metrics:
     (but for times). The validation after the `last` step is made after its checkpoint, and so dropped too.
     """
 
-    def __init__(self, folder: Path, resume_step: int = 0, last: int | None = None) -> None:
+    def __init__(
+        self, folder: Path, resume_step: int = 0, last: int | None = None, *, columns: Sequence[str] = COLUMNS
+    ) -> None:
         self.path = folder / "metrics.csv"
         rows = [row for row in read_metrics(self.path) if int(row["step"]) <= resume_step] if resume_step else []
         rows = [row for row in rows if not (row["val_loss"] and int(row["step"]) == last)]
         with atomic_path(self.path) as aside, open(aside, "w", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS)
+            writer = csv.DictWriter(file, columns)
             writer.writeheader()
             writer.writerows(rows)
         self._file = open(self.path, "a", newline="")  # noqa: SIM115 (lives as long as the run)
-        self._writer = csv.DictWriter(self._file, COLUMNS)
+        self._writer = csv.DictWriter(self._file, columns)
         self._board: Any = None
         try:
             from torch.utils.tensorboard import SummaryWriter
@@ -151,12 +152,80 @@ def smooth(values: Sequence[float], width: int) -> list[float]:
 
 def loss_figure(path: Path, rows: Sequence[Mapping[str, str]], title: str, unit: str = "nats per token") -> None:
     """Training loss (each step pale, running mean dark) and validation loss over steps, as a PNG."""
+    with canvas(path, title, (7.2, 4.2)) as figure:
+        draw_losses(figure.add_subplot(), rows, unit)
+
+
+def task_figure(path: Path, rows: Sequence[Mapping[str, str]], title: str, report: Mapping[str, Any]) -> None:
+    """Loss over steps, and the score: over the length where there are several, else over steps. As a PNG."""
+    with canvas(path, title, (10.4, 4.2)) as figure:
+        left, right = figure.subplots(1, 2)
+        draw_losses(left, rows, "loss")
+        test = report["test"]
+        tested = [*test["by_length"], *(part for other in report["other_lengths"] for part in other["by_length"])]
+        if len(tested) > 1:
+            draw_scores(right, {"test": [tested]}, report["train_length"], test["higher_is_better"])
+        else:
+            steps, scores = curve(rows, "val_score")
+            right.plot(steps, scores, color="#c0392b", marker="o", markersize=4, label=f"validation (test {test['score']:.3f})")
+            right.axhline(test["guess"], color="0.4", linestyle="--", linewidth=1.0, label="guessing")
+            right.set_xlabel("optimiser step")
+        right.set_ylabel(test["metric"])
+        right.grid(alpha=0.25)
+        right.legend(frameon=False)
+
+
+def draw_scores(
+    axes: Any, models: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]], train_length: str, higher_is_better: bool
+) -> None:
+    """Scores over the length of the sequences. models: name -> for each seed the LengthScores, as dicts, of the same lengths.
+
+    The line is the mean of the seeds, the band goes from their lowest to their highest; the dashed line is what guessing
+    scores, and the lengths of training are shaded. Where more is better, scores are shares of right answers and the axis ends
+    at 1.
+    """
+    places: list[float] = []
+    for colour, (name, seeds) in enumerate(models.items()):
+        places = [middle(part["lengths"]) for part in seeds[0]]
+        columns = [[part["score"] for part in column] for column in zip(*seeds)]
+        means = [sum(column) / len(column) for column in columns]
+        axes.plot(places, means, color=f"C{colour}", marker="o", markersize=4, label=name)
+        if len(seeds) > 1:
+            axes.fill_between(places, list(map(min, columns)), list(map(max, columns)), color=f"C{colour}", alpha=0.15)
+    some = next(iter(models.values()))[0]
+    axes.plot(places, [part["guess"] for part in some], color="0.4", linestyle="--", linewidth=1.0, label="guessing")
+    low, _, high = train_length.partition("-")
+    axes.axvspan(int(low) - 0.5, int(high or low) + 0.5, color="0.92", zorder=0, label="lengths of training")
+    axes.set_xlabel("length")
+    if higher_is_better:
+        axes.set_ylim(min(-0.05, axes.get_ylim()[0]), 1.05)
+    if max(places) > 8 * min(places):
+        axes.set_xscale("log", base=2)
+        axes.xaxis.set_major_formatter(lambda length, _: f"{length:g}")
+
+
+def middle(lengths: str) -> float:
+    """Where "N" or "N-M" lies on an axis."""
+    low, _, high = lengths.partition("-")
+    return (int(low) + int(high or low)) / 2
+
+
+@contextlib.contextmanager
+def canvas(path: Path, title: str, size: tuple[float, float]) -> Iterator[Any]:
+    """A matplotlib figure to draw on, which is then saved as a PNG. Raises ImportError without matplotlib."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7.2, 4.2), layout="constrained")
+    figure = Figure(figsize=size, layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
+    yield figure
+    figure.suptitle(title, fontsize=10)
+    with atomic_path(path) as aside:
+        figure.savefig(aside, dpi=150, format="png")
+
+
+def draw_losses(axes: Any, rows: Sequence[Mapping[str, str]], unit: str) -> None:
+    """Training loss (each step pale, running mean dark) and validation loss over steps."""
     steps, losses = curve(rows, "loss")
     finite = [v for v in losses if v == v and abs(v) != float("inf")]
     if steps:
@@ -180,8 +249,5 @@ def loss_figure(path: Path, rows: Sequence[Mapping[str, str]], title: str, unit:
         axes.set_ylim(low - 0.05 * (high - low or 1), high + 0.05 * (high - low or 1))
     axes.set_xlabel("optimiser step")
     axes.set_ylabel(unit)
-    axes.set_title(title, fontsize=10)
     axes.grid(alpha=0.25)
     axes.legend(frameon=False)
-    with atomic_path(path) as aside:
-        figure.savefig(aside, dpi=150, format="png")

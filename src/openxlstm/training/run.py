@@ -3,7 +3,7 @@
 config.json       the resolved configuration       environment.json  versions, commit, hardware
 metrics.csv       one row a step                   tensorboard/      the same curves
 checkpoints/      last.pt (to resume), best.pt     loss.png          the figure
-report.json       what came out                    model/            LanguageModel.save_pretrained and the tokenizer
+report.json       what came out                    model/            the model's save_pretrained, and the tokenizer of text
 """
 
 import contextlib
@@ -19,14 +19,15 @@ from typing import Any
 
 import torch
 
-from openxlstm.data import PreparedText, RandomWindows, SequentialStreams, prepare
-from openxlstm.data.tokenizer import fingerprint
 from openxlstm.errors import UserError, missing_extra
 from openxlstm.training import checkpoint
-from openxlstm.training.baselines import Squeezed, split_text, word_count, xz
-from openxlstm.training.config import RunConfig, build_model_config
-from openxlstm.training.evaluate import Evaluation, evaluate
-from openxlstm.training.record import Metrics, environment, loss_figure, read_metrics, write_json
+from openxlstm.training.config import RunConfig, with_values
+from openxlstm.training.job import Job, open_job
+from openxlstm.training.progress import note
+from openxlstm.training.record import COLUMNS, Metrics, environment, read_metrics, write_json
+from openxlstm.training.text_job import batches, cache_dir, new_model
+
+__all__ = ["RunResult", "batches", "cache_dir", "load_config", "new_model", "train"]
 
 
 @dataclass(frozen=True)
@@ -36,22 +37,21 @@ class RunResult:
 
     folder: Path
     config: RunConfig
+    job: Job
     model: Any
-    tokenizer: Any
     step: int
     report: dict[str, Any]
     interrupted: int | None = None
 
+    @property
+    def tokenizer(self) -> Any:
+        """The tokenizer of a text, None for a task."""
+        return self.job.tokenizer
+
     def lines(self) -> Iterator[str]:
         """The report for people."""
         r = self.report
-        found = r["validation"]
-        where = f"step {r['step']}, context {found['context']}, {found['num_tokens']:,} tokens"
-        yield f"validation: {r['validation_line']} ({where})"
-        for other in r["other_contexts"]:
-            yield f"  context {other['context']}: {other['nats_per_token']:.4f} nats/token"
-        if r["xz"] is not None:
-            yield f"{r['xz']['what']}: {r['xz']['bits_per_byte']:.4f} bits per byte"
+        yield from self.job.lines(r)
         yield (
             f"{r['num_parameters']:,} parameters, {r['tokens_seen']:,} tokens seen in {r['seconds']:.0f} s "
             f"({r['tokens_per_second']:,.0f} tokens/s)" + (f", {r['skipped']} steps skipped" if r["skipped"] else "")
@@ -83,66 +83,27 @@ def train(
         assert config is not None
         if config.trainer.threads:
             torch.set_num_threads(config.trainer.threads)
-        text = prepare(config.data, cache_dir(), report=_say(rank))
-        text.split("validation")
+        job = open_job(config, _say(rank))
         if stored is not None:
-            check_text(stored, config, text)
-        model = new_model(config, text)
-        source = batches(config, text)  # checks that the text is long enough before a folder is made
+            job.check(stored)
+        model = job.new_model()
+        source = job.source()  # checks that there is enough text before a folder is made
         if resume is None:
             folder = _new_folder(config, run_dir, rank, world)
-        return _Run(config, folder, text, model, source, stored, rank, world).go()
-
-
-def check_text(stored: dict[str, Any], config: RunConfig, text: PreparedText) -> None:
-    """Raise UserError unless a checkpoint's tokens mean what the text's do; warn where the text is not the same."""
-    if stored["tokenizer"] != fingerprint(text.tokenizer):
-        raise UserError(
-            f"vocabulary mismatch: the checkpoint was trained with {stored['vocab_size']} tokens, the tokenizer of "
-            f"{config.data.source!r} has {text.tokenizer.vocab_size} and is another one; has the data changed since?"
-        )
-    if stored["text"] != text.fingerprint:
-        _note(
-            f"{config.data.source!r} is not the text, or not the files, that the run began with: it will not repeat the "
-            "losses of a run that was never interrupted"
-        )
+        return _Run(config, folder, job, model, source, stored, rank, world).go()
 
 
 def load_config(folder: Path) -> RunConfig:
     """The configuration of a run folder."""
     import json
 
-    from openxlstm.training.options import from_dict
-
     path = folder / "config.json"
     if not path.is_file():
         raise UserError(f"{folder} is not a run folder: it has no config.json")
     try:
-        return from_dict(RunConfig(), json.loads(path.read_text()), str(path))
+        return with_values(RunConfig(), json.loads(path.read_text()), str(path))
     except json.JSONDecodeError as error:
         raise UserError(f"{path} is not JSON: {error}") from None
-
-
-def new_model(config: RunConfig, text: PreparedText) -> Any:
-    """The untrained model; its weights depend on the configuration alone."""
-    from openxlstm.models.language import LanguageModel
-
-    model_config = build_model_config(config.model, text.tokenizer.vocab_size)
-    torch.manual_seed(config.seed)
-    return LanguageModel(model_config)
-
-
-def batches(config: RunConfig, text: PreparedText) -> RandomWindows | SequentialStreams:
-    """Training batches as a function of the step."""
-    kind = SequentialStreams if config.trainer.tbptt else RandomWindows
-    return kind(text.train, config.trainer.context, config.trainer.batch_size, config.seed)
-
-
-def cache_dir() -> Path:
-    """Where prepared text is kept: $OPENXLSTM_CACHE, or `openxlstm` in the user's cache folder."""
-    if "OPENXLSTM_CACHE" in os.environ:
-        return Path(os.environ["OPENXLSTM_CACHE"])
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "openxlstm" / "text"
 
 
 class _Run:
@@ -150,28 +111,21 @@ class _Run:
         self,
         config: RunConfig,
         folder: Path,
-        text: PreparedText,
+        job: Job,
         model: Any,
         source: Any,
         stored: dict[str, Any] | None,
         rank: int,
         world: int,
     ) -> None:
-        self.config, self.folder, self.text, self.model, self.source = config, folder, text, model, source
+        self.config, self.folder, self.job, self.model, self.source = config, folder, job, model, source
         self.stored, self.rank, self.world = stored, rank, world
         self.main = rank == 0
-        assert text.validation is not None
-        self.validation = text.validation
-        self.subset: dict[str, Any] = {}
-        limit = config.trainer.validate_tokens
-        if limit and limit + 1 < self.validation.num_tokens:
-            read = text.tokenizer.decode(self.validation.read(1, limit + 1).tolist())
-            self.subset = {"max_tokens": limit, "num_bytes": len(read.encode()) or None}
 
     def go(self) -> RunResult:
         from openxlstm.training.callbacks import AtEnd, Checkpoints, Interrupt, Meter, Validate
-        from openxlstm.training.datamodule import LanguageData
-        from openxlstm.training.module import LanguageModule
+        from openxlstm.training.datamodule import TrainingData
+        from openxlstm.training.module import TrainingModule
         from openxlstm.training.progress import Progress
 
         settings = self.config.trainer
@@ -181,14 +135,14 @@ class _Run:
             if self.stored is None:
                 write_json(self.folder / "config.json", self.config.to_dict())
             write_json(
-                self.folder / "environment.json", environment() | {"processes": self.world, "data": self.text.description}
+                self.folder / "environment.json", environment() | {"processes": self.world, "data": self.job.description}
             )
-            metrics = Metrics(self.folder, step, last=settings.steps)
+            metrics = Metrics(self.folder, step, last=settings.steps, columns=(*COLUMNS, *self.job.columns))
         progress = Progress(settings.steps, step) if self.main else None
         before = (self.stored["seconds"], self.stored["step_seconds"]) if self.stored else (0.0, 0.0)
         meter = Meter(metrics, progress, settings.log_every, *before)
         validate = Validate(
-            lambda module: self.evaluate(module, **self.subset),
+            lambda module: self.job.validate(module.loss, self.rank, self.world),
             self.save_best,
             every=settings.validate_every,
             patience=settings.patience,
@@ -203,27 +157,23 @@ class _Run:
             meter=meter,
             resume=self.stored,
             template=self.state_template,
-            facts={
-                "vocab_size": self.text.tokenizer.vocab_size,
-                "tokenizer": fingerprint(self.text.tokenizer),
-                "text": self.text.fingerprint,
-            },
+            facts=self.job.facts,
         )
         if self.stored is not None:
             validate.load_state_dict(self.stored["validate"])
-        module = LanguageModule(self.config, self.model)
-        data = LanguageData(self.source, settings.steps)
+        module = TrainingModule(self.config, self.job.loss(self.model))
+        data = TrainingData(self.source, settings.steps)
         ended = validate.patience and validate.bad >= validate.patience
         data.start = settings.steps if ended else step
         if self.main and progress is not None:
             count = self.model.num_parameters()
-            progress.say(f"{self.text.description}\n{count:,} parameters, run folder {self.folder}")
+            progress.say(f"{self.job.description}\n{count:,} parameters, run folder {self.folder}")
         report: dict[str, Any] = {}
 
         def finish() -> None:
             if progress is not None:
                 progress.close()
-                progress.say(f"evaluating on all {self.validation.num_tokens - 1:,} tokens of validation text")
+                progress.say(self.job.ending)
             interrupt.finishing = True
             report.update(self.finish(module, validate, meter))
 
@@ -242,7 +192,7 @@ class _Run:
             if metrics is not None:
                 metrics.close()
         signal = interrupt.received if interrupt.stopped else None
-        return RunResult(self.folder, self.config, self.model, self.text.tokenizer, module.step, report, signal)
+        return RunResult(self.folder, self.config, self.job, self.model, module.step, report, signal)
 
     def put_back(self, module: Any) -> None:
         """A module as the checkpoint left it, without an optimiser."""
@@ -280,24 +230,13 @@ class _Run:
         )
         trainer.fit(module, datamodule=data)
 
-    def evaluate(self, module: Any, **options: Any) -> Evaluation:
-        return evaluate(
-            module.loss,
-            self.validation,
-            options.pop("context", self.config.trainer.validation_window),
-            precision=self.config.trainer.precision,
-            rank=self.rank,
-            world_size=self.world,
-            **options,
-        )
-
     def save_best(self, module: Any) -> None:
         weights = full_weights(module.loss)
         if self.main:
             checkpoint.write(self.folder / "checkpoints" / "best.pt", {"step": module.step, "model": weights})
 
     def state_template(self, module: Any, rows: int) -> Any:
-        """A state of `rows` streams, whose numbers do not matter."""
+        """A state of `rows` streams of text, whose numbers do not matter. (Tasks carry no state from step to step.)"""
         training = module.loss.training
         module.loss.eval()
         with torch.no_grad():
@@ -311,24 +250,18 @@ class _Run:
         from openxlstm.training.callbacks import agree_on
 
         seconds = meter.seconds
-        last = self.evaluate(module, **self.subset)
+        last = self.job.validate(module.loss, self.rank, self.world)
         validate.record(module, last)
         step = module.step
         if validate.best_step != module.step:
             best = agree_on(checkpoint.read(self.folder / "checkpoints" / "best.pt") if self.main else None, self.world)
             load_full_weights(module.loss, best["model"])
             step = best["step"]
-        documents = split_text(self.config.data, self.text, "validation") if self.main else None
-        num_words = agree_on(None if documents is None else word_count(documents), self.world)
-        num_words = num_words if self.text.tokenizer.kind in ("words", "bpe", "huggingface") else None
-        found = self.evaluate(module, num_words=num_words)
-        contexts = [c for c in self.config.trainer.report_contexts if c != self.config.trainer.validation_window]
-        others = [self.evaluate(module, context=c) for c in contexts]
+        found = self.job.report(module.loss, self.rank, self.world)
         weights = full_weights(module.loss)
         report: dict[str, Any] = {}
         if self.main:
-            self.save_model(module.loss, weights)
-            squeezed: Squeezed | None = xz(documents, "validation") if documents is not None else None
+            self.save_model(weights)
             report = {
                 "name": self.config.name,
                 "config_hash": self.config.digest(),
@@ -336,38 +269,34 @@ class _Run:
                 "step": step,
                 "steps_done": module.step,
                 "stopped_early": module.step < self.config.trainer.steps,
-                "validation_line": found.line(),
-                "validation": found.to_dict(),
-                "other_contexts": [other.to_dict() for other in others],
-                "xz": squeezed.to_dict() if squeezed else None,
+                **found,
                 "num_parameters": self.model.num_parameters(),
                 "tokens_seen": module.tokens,
                 "seconds": round(seconds, 2),
                 "tokens_per_second": meter.rate(module.tokens),
                 "skipped": module.skipped,
-                "data": self.text.description,
+                "data": self.job.description,
                 "environment": environment() | {"processes": self.world},
             }
-            rows = read_metrics(self.folder / "metrics.csv")
-            title = f"{self.config.name}: {self.config.model.pattern}, {report['num_parameters']:,} parameters"
-            self.figure(rows, title)
+            self.figure(report)
             write_json(self.folder / "report.json", report)
         return report
 
-    def figure(self, rows: Any, title: str) -> None:
+    def figure(self, report: dict[str, Any]) -> None:
+        rows = read_metrics(self.folder / "metrics.csv")
+        title = f"{self.config.name}: {self.config.model.pattern}, {report['num_parameters']:,} parameters"
         try:
-            loss_figure(self.folder / "loss.png", rows, title)
+            self.job.figure(self.folder / "loss.png", rows, title, report)
         except ImportError:
-            _note(str(missing_extra("matplotlib", "plot", "the loss figure")))
+            note(str(missing_extra("matplotlib", "plot", "the loss figure")))
 
-    def save_model(self, loss: Any, weights: dict[str, Any]) -> None:
+    def save_model(self, weights: dict[str, Any]) -> None:
         """model/ holds whole weights, whatever the strategy was."""
-        from openxlstm.models.language import LanguageModel
-
-        model = LanguageModel(self.model.config)
+        model = type(self.model)(self.model.config)
         model.load_state_dict({name.removeprefix("model."): value for name, value in weights.items()})
         model.save_pretrained(self.folder / "model")
-        self.text.tokenizer.save(self.folder / "model")
+        if self.job.tokenizer is not None:
+            self.job.tokenizer.save(self.folder / "model")
         self.model = model.eval()
 
 
@@ -382,6 +311,12 @@ def load_full_weights(module: torch.nn.Module, weights: dict[str, Any]) -> None:
     """The reverse of `full_weights`; every process passes the whole content."""
     from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
 
+    if torch.distributed.is_initialized():
+        from torch.distributed.fsdp import FSDPModule
+
+        for part in module.modules():  # parameters that an evaluation left gathered would be taken for unsharded ones
+            if isinstance(part, FSDPModule):
+                part.reshard()
     set_model_state_dict(module, weights, options=StateDictOptions(full_state_dict=True))
 
 
@@ -403,11 +338,6 @@ def _need_lightning() -> None:
 
 def _say(rank: int) -> Any:
     return (lambda line: print(line, file=sys.stderr, flush=True)) if rank == 0 else None
-
-
-def _note(line: str) -> None:
-    if int(os.environ.get("RANK", "0")) == 0:
-        print(f"note: {line}", file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager

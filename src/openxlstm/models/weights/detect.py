@@ -1,14 +1,13 @@
 """Which project a checkpoint folder comes from, and loading it whichever it is."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from openxlstm.errors import UserError
-from openxlstm.models.checkpoint import MODEL_TYPE, load_folder, read_config
+from openxlstm.models.checkpoint import MODEL_TYPE, load_folder
 from openxlstm.models.config import LanguageModelConfig
 from openxlstm.models.language import LanguageModel
 from openxlstm.models.weights import huggingface, large, neurips
@@ -45,11 +44,7 @@ def load_checkpoint(
     settings = read_settings(folder)
     kind = _classify(settings)
     if kind == OPENXLSTM:
-        values = read_config(folder, LanguageModel.__name__)
-        config = LanguageModelConfig.from_dict(values, source=str(settings.source))
-        if backend is not None:
-            config = replace(config, backend=backend)
-        return load_folder(lambda: LanguageModel(config), folder, device=device, dtype=dtype)
+        return load_folder(LanguageModel, LanguageModelConfig, folder, device=device, dtype=dtype, backend=backend)
     return READERS[kind](folder, settings, device=device, dtype=dtype, backend=backend or "auto")
 
 
@@ -73,6 +68,9 @@ def _classify(settings: Settings) -> str:
         return NEURIPS
     if "num_blocks" in settings and "num_heads" in settings and ("embedding_dim" in settings or "hidden_size" in settings):
         return LARGE
+    inside = settings.source.parent / "model"
+    if (inside / "config.json").is_file():
+        raise UserError(f"{settings.source}: not the config of a model; did you mean {str(inside)!r}?")
     raise UserError(
         f"{settings.source}: not a config of openxlstm, of transformers' xlstm (model_type), of xLSTMLMModel (mlstm_block, "
         "slstm_block) or of xLSTMLarge (embedding_dim, num_blocks, num_heads)"

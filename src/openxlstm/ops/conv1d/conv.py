@@ -4,8 +4,9 @@ from torch import Tensor
 
 from openxlstm.ops import native
 from openxlstm.ops.backend import Backend, choose
-from openxlstm.ops.checks import check_same_device, check_shape, check_time_mask, clear_padding
+from openxlstm.ops.checks import check_same_device, check_shape, check_time_mask
 from openxlstm.ops.conv1d import cpu, reference, taps
+from openxlstm.ops.numerics import clear_padding
 
 ACTIVATIONS = (None, "silu")
 

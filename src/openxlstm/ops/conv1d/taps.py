@@ -6,8 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from openxlstm.ops.checks import clear_padding
-from openxlstm.ops.numerics import accumulation_dtype
+from openxlstm.ops.numerics import accumulation_dtype, clear_padding
 
 
 def scan(

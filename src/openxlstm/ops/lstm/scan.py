@@ -5,10 +5,10 @@ from typing import Any
 from torch import Tensor
 
 from openxlstm.ops.backend import Backend, choose
-from openxlstm.ops.checks import check_same_device, check_shape, check_time_mask, clear_padding
+from openxlstm.ops.checks import check_same_device, check_shape, check_time_mask
 from openxlstm.ops.headwise import head_gates
 from openxlstm.ops.lstm import aten, reference, stepwise
-from openxlstm.ops.numerics import accumulation_dtype, full_precision
+from openxlstm.ops.numerics import accumulation_dtype, clear_padding, full_precision
 from openxlstm.ops.state import LSTMState, empty_lstm_state
 
 TORCH = Backend("torch", stepwise.scan)

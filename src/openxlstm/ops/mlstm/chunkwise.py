@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from openxlstm.ops.mlstm import reference
 from openxlstm.ops.numerics import (
@@ -30,6 +29,7 @@ from openxlstm.ops.numerics import (
     inverse_scale,
     log_gate,
 )
+from openxlstm.ops.operator import differentiable, needs_gradient
 from openxlstm.ops.state import MLSTMState
 
 CHUNK_SIZE = 64  # fastest of 32, 48, 64 and 128 on a CPU (docs/log.md)
@@ -63,26 +63,13 @@ def scan(
     if mask is not None:  # a padded step writes nothing and forgets nothing
         log_i = log_i.masked_fill(~mask[..., None], MASKED_LOG_GATE)
         log_f = log_f.masked_fill(~mask[..., None], 0.0)
-    C, n = state.C.to(dtype), state.n.to(dtype)
-    how = _Options(normalize, eps, min(chunk_size or CHUNK_SIZE, T), differentiable=torch.is_grad_enabled())
-    h, C, n, m = _apply(q, k, v, log_i, log_f, C, n, state.m.detach(), reset, how)
+    C, n, m = state.C.to(dtype), state.n.to(dtype), state.m.detach()
+    length = min(chunk_size or CHUNK_SIZE, T)
+    save = needs_gradient(q, k, v, log_i, log_f, C, n)
+    h, C, n, m, *_ = _run(q, k, v, log_i, log_f, C, n, m, reset, normalize, eps, length, save)
     if mask is not None:
         h = h * mask[..., None, None]
     return h, MLSTMState(C, n, m)
-
-
-def _apply(*args: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    if torch.compiler.is_compiling():  # unrolled it would be one copy a group of chunks
-        return torch.compiler.disable(_Chunkwise.apply)(*args)
-    return _Chunkwise.apply(*args)
-
-
-@dataclass(frozen=True)
-class _Options:
-    normalize: bool
-    eps: float
-    chunk_size: int
-    differentiable: bool  # keep what the backward pass needs
 
 
 @dataclass(frozen=True)
@@ -144,8 +131,7 @@ class _Gates(NamedTuple):
     w: Tensor  # [X, T]
     g: Tensor  # [X, C]
     m: Tensor  # [X, T]
-    m_last: Tensor  # [X]  stabiliser of the last state, in gate precision
-    segment: Tensor | None  # [X, T]  how many documents began in this chunk up to here
+    segment: Tensor | None = None  # [X, T]  how many documents began in this chunk up to here
 
     def weights(self, group: _Group, dtype: torch.dtype) -> Tensor:
         """D of one group, [X * N, L, L]."""
@@ -164,30 +150,31 @@ def _hidden(L: int, segment: Tensor | None, device: torch.device) -> Tensor:
     return future if segment is None else future | (segment[..., :, None] != segment[..., None, :])
 
 
-def _gates(log_i: Tensor, log_f: Tensor, m0: Tensor, reset: Tensor | None, L: int, dtype: torch.dtype) -> _Gates:
-    """log_i, log_f [B, T, H], m0 [X], reset [B, T] or None. All whole chunks at once, then the rest of T mod L steps."""
+def _gates(log_i: Tensor, log_f: Tensor, m0: Tensor, reset: Tensor | None, L: int, dtype: torch.dtype) -> tuple[_Gates, Tensor]:
+    """log_i, log_f [B, T, H], m0 [X], reset [B, T] or None. All whole chunks at once, then the rest of T mod L steps. Also
+    the stabiliser [X] of the last state."""
     B, T, H = log_i.shape
     precise = gate_dtype(log_i.device)
     log_i, log_f = (x.transpose(1, 2).to(precise).reshape(B * H, T) for x in (log_i, log_f))
     reset = None if reset is None else reset[:, None].expand(B, H, T).reshape(B * H, T)
     parts: list[_Gates] = []
-    m_last = m0.to(precise)
+    m = m0.to(precise)
     for steps, length in ((slice(0, T - T % L), L), (slice(T - T % L, T), T % L)):
         if length and steps.stop > steps.start:
             cut_i, cut_f = (x[:, steps].unflatten(1, (-1, length)) for x in (log_i, log_f))
             cut_reset = None if reset is None else reset[:, steps].unflatten(1, (-1, length))
-            parts.append(_chunk_gates(cut_i, cut_f, cut_reset, m_last, dtype))
-            m_last = parts[-1].m_last
-
-    def join(name: str) -> Tensor:
-        return torch.cat([getattr(part, name).flatten(1) for part in parts], 1)
-
-    row, col, r, w, g, m = (join(name) for name in ("row", "col", "r", "w", "g", "m"))
-    return _Gates(row, col, r, w, g, m, m_last, None if reset is None else join("segment"))
+            part, m = _chunk_gates(cut_i, cut_f, cut_reset, m, dtype)
+            parts.append(part)
+    joined = (
+        torch.cat([x.flatten(1) for x in of_parts], 1) for of_parts in zip(*parts, strict=True) if of_parts[0] is not None
+    )
+    return _Gates(*joined), m
 
 
-def _chunk_gates(log_i: Tensor, log_f: Tensor, reset: Tensor | None, m_prev: Tensor, dtype: torch.dtype) -> _Gates:
-    """log_i, log_f, reset [X, N, L], m_prev [X]; the same shapes in the answer."""
+def _chunk_gates(
+    log_i: Tensor, log_f: Tensor, reset: Tensor | None, m_prev: Tensor, dtype: torch.dtype
+) -> tuple[_Gates, Tensor]:
+    """log_i, log_f, reset [X, N, L], m_prev [X]; the same shapes in the answer. Also the stabiliser that leaves them."""
     if reset is not None:
         log_f = log_f.masked_fill(reset, 0.0)  # nothing passes a reset, so its gate has no meaning
     b = log_f.cumsum(-1)
@@ -218,7 +205,7 @@ def _chunk_gates(log_i: Tensor, log_f: Tensor, reset: Tensor | None, m_prev: Ten
     r = torch.exp(b + arriving - m)
     w = torch.exp(leaving + (b_last - m_out)[..., None])
     g = torch.exp(kept + m_in - m_out)
-    return _Gates(b - m, e, r.to(dtype), w.to(dtype), g.to(dtype), m.to(dtype), m_out[:, -1], segment)
+    return _Gates(b - m, e, r.to(dtype), w.to(dtype), g.to(dtype), m.to(dtype), segment), m_out[:, -1]
 
 
 def _states(C: Tensor, n: Tensor, Kw: Tensor, Vm: Tensor, g: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -239,119 +226,192 @@ def _states(C: Tensor, n: Tensor, Kw: Tensor, Vm: Tensor, g: Tensor) -> tuple[Te
     return C_in.flatten(0, 1), n_in.flatten(0, 1), C, n
 
 
-class _Chunkwise(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        log_i: Tensor,
-        log_f: Tensor,
-        C0: Tensor,
-        n0: Tensor,
-        m0: Tensor,
-        reset: Tensor | None,
-        options: _Options,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        B, T, H, K = q.shape
-        V, X, dtype, scale = v.shape[-1], B * H, C0.dtype, K**-0.5
-        gates = _gates(log_i, log_f, m0.reshape(X), reset, options.chunk_size, dtype)
-        groups = _groups(T, options.chunk_size, X, q.device)
-        C, n = C0.reshape(X, K, V), n0.reshape(X, 1, K)
-        states: list[Tensor] = []  # those that enter each chunk, by group
-        h = torch.empty(B, T, H, V, dtype=v.dtype, device=q.device)
-        nq = torch.empty(X, T, dtype=dtype, device=q.device)  # n q / sqrt(K)
-        for group in groups:
-            Q, Km, Vm = (group.matrices(x, dtype) for x in (q, k, v))
-            S = torch.bmm(Q, Km.transpose(1, 2)).mul_(gates.weights(group, dtype))
-            Kw, Qr = Km.mul_(group.columns(gates.w)), Q.mul_(group.columns(gates.r))
-            C_in, n_in, C, n = _states(C, n, Kw, Vm, gates.g[:, group.chunks])
-            if options.differentiable:
-                states += C_in, n_in
-            num = torch.bmm(S, Vm).baddbmm_(Qr, C_in)
-            nq_group = S.sum(-1).add_(torch.bmm(Qr, n_in.transpose(1, 2)).squeeze(-1)).mul_(scale)
-            nq_group = nq_group.view(X, group.count, group.length)
-            group.rows(nq).copy_(nq_group)
-            read = scale * _read_scale(nq_group, group.rows(gates.m), options)
-            place = group.place(h)
-            torch.mul(num.view(place.shape), read.view(*place.shape[:4], 1), out=place)
-        ctx.options, ctx.groups, ctx.scale = options, groups, scale
-        ctx.save_for_backward(q, k, v, h, nq, C, n, reset, *gates, *states)
-        ctx.set_materialize_grads(False)
-        m_last = gates.m_last.to(dtype).view(B, H)
-        ctx.mark_non_differentiable(m_last)
-        return h, C.view(B, H, K, V), n.view(B, H, K), m_last
+@torch.library.custom_op("openxlstm::mlstm_chunkwise", mutates_args=())
+def mlstm_chunkwise(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    log_i: Tensor,
+    log_f: Tensor,
+    C0: Tensor,
+    n0: Tensor,
+    m0: Tensor,
+    reset: Tensor | None,
+    normalize: bool,
+    eps: float,
+    chunk_size: int,
+    save: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, list[Tensor]]:
+    """q, k [B, T, H, K], v [B, T, H, V], T > 0; log gates [B, T, H] and the state in the dtype of accumulation.
 
-    @staticmethod
-    @once_differentiable
-    @full_precision
-    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        dh, dC_last, dn_last, _ = grads
-        q, k, v, h, nq, C, n, reset, *saved = ctx.saved_tensors
-        gates, states = _Gates(*saved[: len(_Gates._fields)]), saved[len(_Gates._fields) :]
-        options, scale = ctx.options, ctx.scale
-        B, T, H, K = q.shape
-        V, X, dtype = v.shape[-1], B * H, C.dtype
-        dh = torch.zeros_like(h) if dh is None else dh
-        dC = C.new_zeros(X, K, V) if dC_last is None else dC_last.reshape(X, K, V)  # of the state that leaves the chunk
-        dn = n.new_zeros(X, 1, K) if dn_last is None else dn_last.reshape(X, 1, K)
-        dq, dk, dv = (torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in (q, k, v))
-        d_log_i, d_log_f = (torch.empty(X, T, dtype=dtype, device=q.device) for _ in range(2))
-        for index in range(len(ctx.groups) - 1, -1, -1):
-            group = ctx.groups[index]
-            L, N = group.length, group.count
-            C_in, n_in = states[2 * index : 2 * index + 2]
-            Q, Km, Vm, dnum = (group.matrices(x, dtype) for x in (q, k, v, dh))
-            m, nq_group = group.rows(gates.m), group.rows(nq)
-            read = _read_scale(nq_group, m, options)
-            dnq = torch.zeros_like(read)
-            if options.normalize:  # through |n q| where it is the larger one
-                above = nq_group.abs() >= inverse_scale(m)
-                dot = (dh[:, group.steps].to(dtype) * h[:, group.steps]).sum(-1)  # [B, N L, H]
-                dnq = -scale * dot.transpose(1, 2).reshape(X, N, L) * read * nq_group.sign() * above
-            dnq = dnq.reshape(-1, L, 1)
-            dnum.mul_((scale * read).reshape(-1, L, 1))  # cotangent of S V + r Q C
-            r, w = group.columns(gates.r), group.columns(gates.w)
-            Qr = Q * r
-            dC_read = torch.bmm(Qr.transpose(1, 2), dnum).view(X, N, K, V)
-            dn_read = torch.bmm(dnq.transpose(1, 2), Qr).view(X, N, 1, K)
-            anchor = (dC * C).sum((1, 2)) + (dn * n).sum((1, 2))  # [X] <dC, C> + <dn, n>
-            dC_out, dn_out = torch.empty_like(dC_read), torch.empty_like(dn_read)
-            dC_out[:, -1], dn_out[:, -1] = dC, dn
-            for c in range(N - 1, 0, -1):
-                kept = gates.g[:, group.first + c, None, None]
-                torch.addcmul(dC_read[:, c], dC_out[:, c], kept, out=dC_out[:, c - 1])
-                torch.addcmul(dn_read[:, c], dn_out[:, c], kept, out=dn_out[:, c - 1])
-            kept = gates.g[:, group.first, None, None]
-            dC = torch.addcmul(dC_read[:, 0], dC_out[:, 0], kept)
-            dn = torch.addcmul(dn_read[:, 0], dn_out[:, 0], kept)
-            dC_out, dn_out = dC_out.view(-1, K, V), dn_out.view(-1, 1, K)
-            Kw = Km * w
-            D = gates.weights(group, dtype)
-            S = torch.bmm(Q, Km.transpose(1, 2)).mul_(D)
-            dS = torch.bmm(dnum, Vm.transpose(1, 2)).add_(dnq).mul_(D)
-            dVm = torch.bmm(S.transpose(1, 2), dnum).baddbmm_(Kw, dC_out)
-            dQ = torch.bmm(dnum, C_in.transpose(1, 2)).addcmul_(dnq, n_in).mul_(r).baddbmm_(dS, Km)
-            dK = torch.bmm(Vm, dC_out.transpose(1, 2)).add_(dn_out).mul_(w).baddbmm_(dS.transpose(1, 2), Q)
-            size_i = Km.mul_(dK).sum(-1).view(X, N * L)  # d loss / d log i_t
-            size_q = Q.mul_(dQ).sum(-1).view_as(size_i)
-            d_log_i[:, group.steps] = size_i
-            d_log_f[:, group.steps] = _forget_gradient(size_q - size_i, anchor)
-            for x, into in ((dQ, dq), (dK, dk), (dVm, dv)):
-                group.store(x, into)
-            C, n = C_in.view(X, N, K, V)[:, 0], n_in.view(X, N, 1, K)[:, 0]  # what leaves the group before
-        d_log_i, d_log_f = (x.view(B, H, T).transpose(1, 2) for x in (d_log_i, d_log_f))
-        if reset is not None:
-            d_log_f = d_log_f.masked_fill(reset[..., None], 0.0)
-        return dq, dk, dv, d_log_i, d_log_f, dC.view(B, H, K, V), dn.view(B, H, K), None, None, None
+    Returns h, the last C, n, m and what the backward pass needs: nq, the gates, and C and n of each group; nothing unless
+    `save`. The states are one tensor a group, because one for all chunks is new memory at every call (docs/log.md).
+    """
+    B, T, H, K = q.shape
+    V, X, dtype, scale = v.shape[-1], B * H, C0.dtype, K**-0.5
+    gates, m = _gates(log_i, log_f, m0.reshape(X), reset, chunk_size, dtype)
+    C, n = C0.reshape(X, K, V), n0.reshape(X, 1, K)
+    states: list[Tensor] = []  # those that enter each chunk, by group
+    h = torch.empty(B, T, H, V, dtype=v.dtype, device=q.device)
+    nq = torch.empty(X, T, dtype=dtype, device=q.device)  # n q / sqrt(K)
+    for group in _groups(T, chunk_size, X, q.device):
+        Q, Km, Vm = (group.matrices(x, dtype) for x in (q, k, v))
+        S = torch.bmm(Q, Km.transpose(1, 2)).mul_(gates.weights(group, dtype))
+        Kw, Qr = Km.mul_(group.columns(gates.w)), Q.mul_(group.columns(gates.r))
+        C_in, n_in, C, n = _states(C, n, Kw, Vm, gates.g[:, group.chunks])
+        if save:
+            states += C_in, n_in
+        num = torch.bmm(S, Vm).baddbmm_(Qr, C_in)
+        nq_group = S.sum(-1).add_(torch.bmm(Qr, n_in.transpose(1, 2)).squeeze(-1)).mul_(scale)
+        nq_group = nq_group.view(X, group.count, group.length)
+        group.rows(nq).copy_(nq_group)
+        read = scale * _read_scale(nq_group, group.rows(gates.m), normalize, eps)
+        place = group.place(h)
+        torch.mul(num.view(place.shape), read.view(*place.shape[:4], 1), out=place)
+    saved = [nq, *(x for x in gates if x is not None), *states] if save else []
+    return h, C.view(B, H, K, V), n.view(B, H, K), m.to(dtype).view(B, H).contiguous(), saved
 
 
-def _read_scale(nq: Tensor, m: Tensor, options: _Options) -> Tensor:
+@mlstm_chunkwise.register_fake
+def _(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    log_i: Tensor,
+    log_f: Tensor,
+    C0: Tensor,
+    n0: Tensor,
+    m0: Tensor,
+    reset: Tensor | None,
+    normalize: bool,
+    eps: float,
+    chunk_size: int,
+    save: bool,
+) -> Any:
+    B, T, H, K = q.shape
+    V, X, precise = v.shape[-1], B * H, gate_dtype(q.device)
+    saved = []
+    if save:
+        rows = (X, T)
+        row, col = (C0.new_empty(rows, dtype=precise) for _ in range(2))
+        nq, r, w, m = (C0.new_empty(rows) for _ in range(4))
+        gates = [row, col, r, w, C0.new_empty(X, -(-T // chunk_size)), m]
+        segment = [] if reset is None else [C0.new_empty(rows, dtype=torch.long)]
+        chunks = [X * group.count for group in _groups(T, chunk_size, X, q.device)]
+        saved = [nq, *gates, *segment, *(C0.new_empty(x, *shape) for x in chunks for shape in ((K, V), (1, K)))]
+    return v.new_empty(v.shape), C0.new_empty(B, H, K, V), C0.new_empty(B, H, K), C0.new_empty(B, H), saved
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
+    q, k, v, *_, reset, normalize, eps, chunk_size, _ = inputs
+    h, C, n, m, saved = output
+    ctx.options = normalize, eps, chunk_size
+    ctx.save_for_backward(q, k, v, h, C, n, reset, *saved)
+    ctx.mark_non_differentiable(m, *saved)
+    ctx.set_materialize_grads(False)
+
+
+def _backward(ctx: Any, dh: Tensor | None, dC: Tensor | None, dn: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
+    q, k, v, h, C, n, reset, *saved = ctx.saved_tensors
+    found = mlstm_chunkwise_backward(dh, dC, dn, q, k, v, h, C, n, reset, saved, *ctx.options)
+    return *found, *[None] * 6
+
+
+_run = differentiable(mlstm_chunkwise, _save, _backward)
+
+
+@torch.library.custom_op("openxlstm::mlstm_chunkwise_backward", mutates_args=())
+@full_precision
+def mlstm_chunkwise_backward(
+    dh: Tensor | None,
+    dC_last: Tensor | None,
+    dn_last: Tensor | None,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    h: Tensor,
+    C_last: Tensor,
+    n_last: Tensor,
+    reset: Tensor | None,
+    saved: list[Tensor],
+    normalize: bool,
+    eps: float,
+    chunk_size: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of q, k, v, log_i, log_f, C0 and n0 from those of h, C and n that are there."""
+    nq, *saved = saved
+    num_gates = len(_Gates._fields) - (reset is None)
+    gates, states = _Gates(*saved[:num_gates]), saved[num_gates:]
+    B, T, H, K = q.shape
+    V, X, dtype, scale = v.shape[-1], B * H, C_last.dtype, K**-0.5
+    dh = torch.zeros_like(h) if dh is None else dh
+    C, n = C_last.view(X, K, V), n_last.view(X, 1, K)  # of the state that leaves the chunk
+    dC = torch.zeros_like(C) if dC_last is None else dC_last.reshape(X, K, V)
+    dn = torch.zeros_like(n) if dn_last is None else dn_last.reshape(X, 1, K)
+    dq, dk, dv = (torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in (q, k, v))
+    d_log_i, d_log_f = (torch.empty(X, T, dtype=dtype, device=q.device) for _ in range(2))
+    for index, group in reversed(list(enumerate(_groups(T, chunk_size, X, q.device)))):
+        L, N = group.length, group.count
+        C_in, n_in = states[2 * index : 2 * index + 2]
+        Q, Km, Vm, dnum = (group.matrices(x, dtype) for x in (q, k, v, dh))
+        m, nq_group = group.rows(gates.m), group.rows(nq)
+        read = _read_scale(nq_group, m, normalize, eps)
+        dnq = torch.zeros_like(read)
+        if normalize:  # through |n q| where it is the larger one
+            above = nq_group.abs() >= inverse_scale(m)
+            dot = (dh[:, group.steps].to(dtype) * h[:, group.steps]).sum(-1)  # [B, N L, H]
+            dnq = -scale * dot.transpose(1, 2).reshape(X, N, L) * read * nq_group.sign() * above
+        dnq = dnq.reshape(-1, L, 1)
+        dnum.mul_((scale * read).reshape(-1, L, 1))  # cotangent of S V + r Q C
+        r, w = group.columns(gates.r), group.columns(gates.w)
+        Qr = Q * r
+        dC_read = torch.bmm(Qr.transpose(1, 2), dnum).view(X, N, K, V)
+        dn_read = torch.bmm(dnq.transpose(1, 2), Qr).view(X, N, 1, K)
+        anchor = (dC * C).sum((1, 2)) + (dn * n).sum((1, 2))  # [X] <dC, C> + <dn, n>
+        dC_out, dn_out = torch.empty_like(dC_read), torch.empty_like(dn_read)
+        dC_out[:, -1], dn_out[:, -1] = dC, dn
+        for c in range(N - 1, 0, -1):
+            kept = gates.g[:, group.first + c, None, None]
+            torch.addcmul(dC_read[:, c], dC_out[:, c], kept, out=dC_out[:, c - 1])
+            torch.addcmul(dn_read[:, c], dn_out[:, c], kept, out=dn_out[:, c - 1])
+        kept = gates.g[:, group.first, None, None]
+        dC = torch.addcmul(dC_read[:, 0], dC_out[:, 0], kept)
+        dn = torch.addcmul(dn_read[:, 0], dn_out[:, 0], kept)
+        dC_out, dn_out = dC_out.view(-1, K, V), dn_out.view(-1, 1, K)
+        Kw = Km * w
+        D = gates.weights(group, dtype)
+        S = torch.bmm(Q, Km.transpose(1, 2)).mul_(D)
+        dS = torch.bmm(dnum, Vm.transpose(1, 2)).add_(dnq).mul_(D)
+        dVm = torch.bmm(S.transpose(1, 2), dnum).baddbmm_(Kw, dC_out)
+        dQ = torch.bmm(dnum, C_in.transpose(1, 2)).addcmul_(dnq, n_in).mul_(r).baddbmm_(dS, Km)
+        dK = torch.bmm(Vm, dC_out.transpose(1, 2)).add_(dn_out).mul_(w).baddbmm_(dS.transpose(1, 2), Q)
+        size_i = Km.mul_(dK).sum(-1).view(X, N * L)  # d loss / d log i_t
+        size_q = Q.mul_(dQ).sum(-1).view_as(size_i)
+        d_log_i[:, group.steps] = size_i
+        d_log_f[:, group.steps] = _forget_gradient(size_q - size_i, anchor)
+        for x, into in ((dQ, dq), (dK, dk), (dVm, dv)):
+            group.store(x, into)
+        C, n = C_in.view(X, N, K, V)[:, 0], n_in.view(X, N, 1, K)[:, 0]  # what leaves the group before
+    d_log_i, d_log_f = (x.view(B, H, T).transpose(1, 2) for x in (d_log_i, d_log_f))
+    if reset is not None:
+        d_log_f.masked_fill_(reset[..., None], 0.0)
+    return dq, dk, dv, d_log_i, d_log_f, dC.view(B, H, K, V), dn.view(B, H, K)
+
+
+@mlstm_chunkwise_backward.register_fake
+def _(
+    dh: Any, dC_last: Any, dn_last: Any, q: Tensor, k: Tensor, v: Tensor, h: Any, C_last: Tensor, n_last: Tensor, *_: Any
+) -> Any:
+    d_log_i, d_log_f = (C_last.new_empty(q.shape[0], q.shape[2], q.shape[1]).transpose(1, 2) for _ in range(2))
+    dq, dk, dv = (x.new_empty(x.shape) for x in (q, k, v))
+    return dq, dk, dv, d_log_i, d_log_f, C_last.new_empty(C_last.shape), n_last.new_empty(n_last.shape)
+
+
+def _read_scale(nq: Tensor, m: Tensor, normalize: bool, eps: float) -> Tensor:
     """1 / max(|n q|, exp(-m)), or for an unnormalised read-out exp(m)."""
-    if not options.normalize:
+    if not normalize:
         return torch.exp(m)
-    return 1.0 / (torch.maximum(nq.abs(), inverse_scale(m)) + options.eps)
+    return 1.0 / (torch.maximum(nq.abs(), inverse_scale(m)) + eps)
 
 
 def _forget_gradient(change: Tensor, anchor: Tensor) -> Tensor:

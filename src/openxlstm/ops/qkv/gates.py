@@ -4,8 +4,8 @@ from torch import Tensor
 
 from openxlstm.ops import native
 from openxlstm.ops.backend import Backend, choose
-from openxlstm.ops.checks import check_same_device, check_shape, check_time_mask, clear_padding
-from openxlstm.ops.numerics import full_precision
+from openxlstm.ops.checks import check_same_device, check_shape, check_time_mask
+from openxlstm.ops.numerics import clear_padding, full_precision
 from openxlstm.ops.qkv import cpu, pieces, reference
 
 CPU = Backend("cpu", cpu.run, cpu.refuses, native.missing)

@@ -4,15 +4,17 @@ from typing import Any
 
 from torch import Tensor
 
+from openxlstm.ops import native
 from openxlstm.ops.backend import Backend, choose
-from openxlstm.ops.checks import check_gate, check_same_device, check_shape, check_time_mask, clear_padding
-from openxlstm.ops.numerics import accumulation_dtype, full_precision
-from openxlstm.ops.slstm import reference, stepwise
+from openxlstm.ops.checks import check_gate, check_same_device, check_shape, check_time_mask
+from openxlstm.ops.numerics import accumulation_dtype, clear_padding, full_precision
+from openxlstm.ops.slstm import cpu, reference, stepwise
 from openxlstm.ops.state import SLSTMState, empty_slstm_state
 
 REFERENCE = Backend("reference", reference.scan)
 TORCH = Backend("torch", stepwise.scan)
-BACKENDS = (TORCH, REFERENCE)
+CPU = Backend("cpu", cpu.scan, cpu.refuses, native.missing)
+BACKENDS = (CPU, TORCH, REFERENCE)
 
 
 @full_precision

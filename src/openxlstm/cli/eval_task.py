@@ -1,0 +1,59 @@
+"""`openxlstm eval RUN` where the run is about a task: its score at any lengths."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from openxlstm.cli.arguments import say
+from openxlstm.errors import UserError
+
+TEXT_ONLY = ("data", "max_tokens", "context", "stride", "carry", "by_position", "batch_size", "tokenizer")
+
+
+def is_about_task(run: str | None) -> bool:
+    """Whether `run` is a run folder whose configuration names a task."""
+    file = Path(run or "", "config.json")
+    try:
+        data = json.loads(file.read_text(encoding="utf-8")).get("data")
+    except (OSError, ValueError, AttributeError):
+        return False
+    return isinstance(data, dict) and "task" in data
+
+
+def run_task(args: Any) -> int:
+    """Print the scores of a run at `--lengths`; by default at those that its report has."""
+    import torch
+
+    from openxlstm.cli.eval import columns
+    from openxlstm.cli.generate import check_device
+    from openxlstm.inference.load import model_folder
+    from openxlstm.models.sequence import SequenceModel
+    from openxlstm.tasks import Task
+    from openxlstm.training.evaluate_task import evaluate_task
+    from openxlstm.training.run import load_config
+
+    for name in TEXT_ONLY:
+        if getattr(args, name):
+            raise UserError(f"--{name.replace('_', '-')} is about text; {args.run} is the run of a task")
+    task = load_config(Path(args.run)).data
+    assert isinstance(task, Task)
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    check_device(device)
+    model = SequenceModel.from_pretrained(model_folder(args.run), device=device, backend=args.backend)
+    say(f"{model.num_parameters():,} parameters, {task.description}, on {device}")
+    found = []
+    for lengths in args.lengths.split(",") if args.lengths else task.reports:
+        found.append(evaluate_task(model, task, args.split or "test", lengths.strip(), precision=args.precision))
+        say(f"lengths {found[-1].lengths}: {found[-1].num_targets:,} answers")
+    if args.json:
+        print(json.dumps({"run": str(args.run), "task": task.name, "results": [one.to_dict() for one in found]}, indent=2))
+        return 0
+    rows = [["lengths", found[0].metric, "guessing", "loss", "answers"]]
+    for one in found:
+        parts: list[Any] = [one, *one.by_length] if len(one.by_length) > 1 else [one]
+        for part in parts:
+            rows.append([part.lengths, f"{part.score:.4f}", f"{part.guess:.4f}", f"{part.loss:.4f}", f"{part.num_targets:,}"])
+    print(columns(rows))
+    return 0

@@ -1,0 +1,197 @@
+"""What a task is: samples, what of them is scored and how, and what the score is compared with."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import ClassVar, Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from openxlstm.data.windows import IGNORE
+
+Split = Literal["train", "validation", "test"]
+
+
+class Batch(NamedTuple):
+    """Sequences of one task, padded at the end: causal models need no mask for that."""
+
+    inputs: Tensor  # [B, T] int64 token ids, or [B, T, F] float32 vectors; 0 is padding
+    targets: Tensor  # [B, T] int64 classes, or [B, T, G] float32 values; IGNORE or NaN where a step is not scored
+    lengths: Tensor  # [B] int64  steps before the padding
+
+    @property
+    def scored(self) -> Tensor:
+        """[B, T] bool: the loss mask, and the steps that the metric looks at."""
+        return scored(self.targets)
+
+    @property
+    def reset(self) -> Tensor:
+        """[B, T] bool, all False: a row is one sequence and starts from the empty state anyway."""
+        return torch.zeros(self.inputs.shape[:2], dtype=torch.bool, device=self.inputs.device)
+
+    @property
+    def num_tokens(self) -> int:
+        """Steps that are not padding."""
+        return int(self.lengths.sum())
+
+    def rows(self, which: slice | Tensor) -> "Batch":
+        """Some of the sequences."""
+        return Batch(*(part[which] for part in self))
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> "Batch":
+        """The same batch on a device."""
+        return Batch(*(part.to(device, non_blocking=non_blocking) for part in self))
+
+
+def scored(targets: Tensor) -> Tensor:
+    """[B, T] bool: the targets that count, of [B, T] classes or [B, T, G] values."""
+    return ~targets.isnan().any(-1) if targets.is_floating_point() else targets != IGNORE
+
+
+def nothing_scored(batch: int, length: int, values: int | None = None) -> Tensor:
+    """Targets to fill in: IGNORE [B, T], or NaN [B, T, values]."""
+    return torch.full((batch, length), IGNORE) if values is None else torch.full((batch, length, values), torch.nan)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Signature:
+    """What a model of the task reads and answers at every step: one of the first two and one of the last two are given.
+
+    vocab_size: the inputs are token ids below it. input_dim: they are vectors of that width.
+    num_classes: the targets are classes, the outputs their logits. num_values: the targets are so many real numbers.
+    """
+
+    vocab_size: int | None = None
+    input_dim: int | None = None
+    num_classes: int | None = None
+    num_values: int | None = None
+
+    @property
+    def num_outputs(self) -> int:
+        """Width of the output head."""
+        return self.num_classes or self.num_values or 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """A mean over the scored targets of all samples together.
+
+    name: what it is called. higher_is_better: its direction.
+    points: of each target; (outputs [N, C], targets [N] or [N, G]) -> [N].
+    constant: (targets) -> the mean of the points of the best answer that is always the same; chosen with these very targets in
+        view, so that no model beats it by their frequencies alone.
+    floor: where above 0, the score is (mean - floor) / (1 - floor): 0 for guessing and 1 for perfect.
+    """
+
+    name: str
+    higher_is_better: bool
+    points: Callable[[Tensor, Tensor], Tensor]
+    constant: Callable[[Tensor], float]
+    floor: float = 0.0
+
+    def score(self, mean_points: float) -> float:
+        """The score of answers with these points on average."""
+        return (mean_points - self.floor) / (1 - self.floor)
+
+    def better(self, a: float, b: float) -> float:
+        """The better of two scores."""
+        return max(a, b) if self.higher_is_better else min(a, b)
+
+
+def _frequencies(targets: Tensor) -> Tensor:
+    counts = targets.bincount()
+    return counts[counts > 0].double() / targets.numel()
+
+
+def _entropy(targets: Tensor) -> float:
+    p = _frequencies(targets)
+    return float(-(p * p.log()).sum())
+
+
+ACCURACY = Metric(
+    name="accuracy",
+    higher_is_better=True,
+    points=lambda outputs, targets: (outputs.argmax(-1) == targets).float(),
+    constant=lambda targets: float(_frequencies(targets).max()),
+)
+CROSS_ENTROPY = Metric(
+    name="cross-entropy",  # nats
+    higher_is_better=False,
+    points=lambda outputs, targets: F.cross_entropy(outputs, targets, reduction="none"),
+    constant=_entropy,
+)
+SQUARED_ERROR = Metric(
+    name="mean squared error",
+    higher_is_better=False,
+    points=lambda outputs, targets: (outputs - targets).square().mean(-1),
+    constant=lambda targets: float(targets.double().var(0, correction=0).mean()),
+)
+
+
+class Anchor(NamedTuple):
+    """A published score of a model on this task."""
+
+    model: str
+    score: float
+    source: str
+    checked: bool = True  # False: from memory, or of another paper; not read in the source itself
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task(ABC):
+    """Samples and their score. Subclasses are frozen dataclasses whose fields are the settings of the task.
+
+    Training, validation and test never share a sample; each subclass says how. Batches for training are a function of the
+    generator that is handed in, those for evaluation are always the same.
+    """
+
+    name: ClassVar[str]
+
+    @property
+    @abstractmethod
+    def signature(self) -> Signature:
+        """What models of this task read and answer."""
+
+    @property
+    @abstractmethod
+    def metric(self) -> Metric:
+        """The score and its direction."""
+
+    @property
+    def anchors(self) -> tuple[Anchor, ...]:
+        """Published scores."""
+        return ()
+
+    @abstractmethod
+    def chance(self, length: int) -> float:
+        """Mean points of a guesser that has learnt nothing, on sequences of this length."""
+
+    @property
+    @abstractmethod
+    def trained(self) -> str:
+        """The lengths of training samples, "N" or "N-M"."""
+
+    @property
+    @abstractmethod
+    def reports(self) -> tuple[str, ...]:
+        """The lengths that are evaluated, as `evaluation` takes them. The first is what the score of the task is about."""
+
+    @abstractmethod
+    def train_batch(self, batch: int, rng: torch.Generator) -> Batch:
+        """So many training samples."""
+
+    @abstractmethod
+    def evaluation(self, split: Split, lengths: str) -> Iterator[tuple[str, Batch]]:
+        """All samples of a split with these lengths, in batches, each with the length or the range "N-M" that it belongs to."""
+
+    @property
+    def description(self) -> str:
+        """One line about the samples."""
+        return f"task {self.name}"
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes with whatever changes the samples besides the settings: the content of files."""
+        return ""

@@ -1,0 +1,90 @@
+"""Rows, table and picture of a comparison on a task: scores next to what guessing scores and what was published."""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from openxlstm.training.record import draw_scores
+
+PUBLISHED = {
+    "slstm": ("xLSTM[0:1]", "sLSTM"),
+    "xlstm[0:1]": ("xLSTM[0:1]", "sLSTM"),
+    "mlstm": ("xLSTM[1:0]", "mLSTM"),
+    "xlstm[1:0]": ("xLSTM[1:0]", "mLSTM"),
+    "xlstm[1:1]": ("xLSTM[1:1]",),
+    "lstm": ("LSTM (Block)", "LSTM"),
+    "transformer": ("Llama", "Transformer"),
+    "attention": ("Llama", "Transformer"),
+}
+"""A pattern -> the names that the same kind of model has in papers; the first that has a number is shown."""
+
+
+def row(model: str, reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The numbers of one model, over its seeds."""
+    tests = [r["test"] for r in reports]
+    scores = [test["score"] for test in tests]
+    mean = statistics.mean(scores)
+    lengths = [
+        {"lengths": column[0]["lengths"], "score": statistics.mean(other["score"] for other in column)}
+        for column in zip(*(r["other_lengths"] for r in reports))
+    ]
+    known = {anchor["model"]: anchor for anchor in reversed(reports[0]["anchors"])}
+    return {
+        "num_parameters": reports[0]["num_parameters"],
+        "metric": tests[0]["metric"],
+        "lengths": tests[0]["lengths"],
+        "score": mean,
+        "spread": statistics.stdev(scores) if len(scores) > 1 else None,
+        "guess": tests[0]["guess"],
+        "other_lengths": lengths,
+        "published": next((known[name] for name in PUBLISHED.get(model.lower(), ()) if name in known), None),
+        "validation_score": statistics.mean(r["validation"]["score"] for r in reports),
+        "objective": -mean if tests[0]["higher_is_better"] else mean,
+        "tokens_per_second": statistics.mean(r["tokens_per_second"] for r in reports),
+    }
+
+
+def table(rows: Sequence[Mapping[str, Any]], *, sweep: bool) -> str:
+    """Markdown. The score is of the test samples, its spread the standard deviation over seeds; further lengths have columns of
+    their own. `~` is before a published number that was not read in its source. sweep: show each model's learning rate."""
+    done = [row for row in rows if "score" in row]
+    if not done:
+        return "\n".join(["| model | seeds |", "|---|---:|", *(f"| {r['model']} | 0 of {r['failed']} |" for r in rows)])
+    first = done[0]
+    further = [f"at {other['lengths']}" for other in first["other_lengths"]]
+    head = ["model", "parameters", "seeds", *["lr"] * sweep, f"{first['metric']} at {first['lengths']}", *further]
+    head += ["published", "tokens/s"]
+    lines = ["| " + " | ".join(head) + " |", "|---|" + "---:|" * (len(head) - 1)]
+    for row in rows:
+        if "score" not in row:
+            lines.append(f"| {row['model']} | | 0 of {row['failed']} |" + " |" * (len(head) - 3))
+            continue
+        spread = f" ± {row['spread']:.4f}" if row["spread"] is not None else ""
+        anchor = row["published"]
+        values = [row["model"], f"{row['num_parameters']:,}"]
+        values.append(str(row["seeds"]) + (f" of {row['seeds'] + row['failed']}" if row["failed"] else ""))
+        values += [f"{row['lr']:g}"] * sweep
+        values += [f"{row['score']:.4f}{spread}", *(f"{other['score']:.4f}" for other in row["other_lengths"])]
+        values.append("" if anchor is None else f"{'' if anchor['checked'] else '~'}{anchor['score']:g}")
+        values.append(f"{row['tokens_per_second']:,.0f}")
+        lines.append("| " + " | ".join(values) + " |")
+    lines.append("| guessing |" + " |" * (2 + sweep) + f" {first['guess']:.4f} |" + " |" * (len(further) + 2))
+    return "\n".join(lines)
+
+
+def draw(axes: Any, models: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+    """Test scores over the length. models: name -> the reports of its seeds, one at least for one of them."""
+    if not models:
+        return
+    scores = {
+        model: [
+            [*report["test"]["by_length"], *(part for other in report["other_lengths"] for part in other["by_length"])]
+            for report in reports
+        ]
+        for model, reports in models.items()
+    }
+    first = next(iter(models.values()))[0]
+    draw_scores(axes, scores, first["train_length"], first["test"]["higher_is_better"])
+    axes.set_ylabel(f"{first['test']['metric']}, test")
+    axes.grid(alpha=0.25)
+    axes.legend(frameon=False)

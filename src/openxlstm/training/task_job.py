@@ -1,0 +1,111 @@
+"""A task as a job: samples that are drawn step by step, and the task's own score."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from openxlstm.data.windows import mix, share
+from openxlstm.errors import UserError
+from openxlstm.tasks import Batch, Task
+from openxlstm.training.config import ModelSettings, RunConfig, build_sequence_config
+from openxlstm.training.evaluate_task import TaskEvaluation, evaluate_task
+from openxlstm.training.job import Job
+from openxlstm.training.loss import TaskLoss
+from openxlstm.training.record import task_figure
+
+
+class TaskBatches:
+    """Training samples as a function of (seed, step, rank, world size).
+
+    task: where they come from. rows: of the global batch. seed: chooses the samples.
+    """
+
+    def __init__(self, task: Task, rows: int, seed: int) -> None:
+        self.task, self.rows, self.seed = task, rows, seed
+
+    def batch(self, step: int, rank: int = 0, world_size: int = 1) -> Batch:
+        """The rows of `rank` in global batch number `step` (from 0)."""
+        rng = torch.Generator().manual_seed(mix("train", self.seed, step))
+        return self.task.train_batch(self.rows, rng).rows(share(self.rows, rank, world_size))
+
+
+class TaskJob(Job):
+    """Training on the samples of a task; weights are chosen by the score on its validation samples, and reported are the scores
+    on its test samples."""
+
+    columns = ("val_loss", "val_score")
+
+    def __init__(self, config: RunConfig, task: Task) -> None:
+        """Raises UserError where files of the task are missing."""
+        self.config, self.task = config, task
+        self.description, self.fingerprint = task.description, task.fingerprint
+        self.facts = {"task": task.name, "fingerprint": task.fingerprint}
+        self.ending = f"testing at lengths {', '.join(task.reports)}"
+
+    def check(self, stored: Mapping[str, Any]) -> None:
+        if (stored.get("task"), stored.get("fingerprint")) != (self.task.name, self.fingerprint):
+            raise UserError(f"the checkpoint was trained on other samples than task {self.task.name!r} has now")
+
+    def model_config(self, settings: ModelSettings) -> Any:
+        return build_sequence_config(settings, self.task)
+
+    def new_model(self) -> Any:
+        from openxlstm.models.sequence import SequenceModel
+
+        config = self.model_config(self.config.model)
+        torch.manual_seed(self.config.seed)
+        return SequenceModel(config)
+
+    def loss(self, model: nn.Module) -> nn.Module:
+        return TaskLoss(model)
+
+    def source(self) -> TaskBatches:
+        return TaskBatches(self.task, self.config.trainer.batch_size, self.config.seed)
+
+    def validate(self, loss: nn.Module, rank: int, world: int) -> TaskEvaluation:
+        precision = self.config.trainer.precision
+        return evaluate_task(loss, self.task, "validation", precision=precision, rank=rank, world_size=world)
+
+    def report(self, loss: nn.Module, rank: int, world: int) -> dict[str, Any]:
+        found = self.validate(loss, rank, world)
+        precision = self.config.trainer.precision
+        tests = [
+            evaluate_task(loss, self.task, "test", lengths, precision=precision, rank=rank, world_size=world)
+            for lengths in self.task.reports
+        ]
+        return {
+            "task": self.task.name,
+            "train_length": self.task.trained,
+            "validation_line": found.line(),
+            "validation": found.to_dict(),
+            "test_line": tests[0].line(),
+            "test": tests[0].to_dict(),
+            "other_lengths": [test.to_dict() for test in tests[1:]],
+            "anchors": [anchor._asdict() for anchor in self.task.anchors],
+        }
+
+    def lines(self, report: Mapping[str, Any]) -> Iterator[str]:
+        validation, test = report["validation"], report["test"]
+        yield f"validation: {report['validation_line']} (step {report['step']}, {validation['num_targets']:,} answers)"
+        yield f"test: {report['test_line']} (lengths {test['lengths']}, {test['num_targets']:,} answers)"
+        parts = test["by_length"] if len(test["by_length"]) > 1 else []
+        for part in (*parts, *report["other_lengths"]):
+            yield f"  lengths {part['lengths']}: {part['score']:.4f} (guessing {part['guess']:.4f})"
+        if report["anchors"]:
+            yield "published: " + spell_anchors(report["anchors"])
+
+    def figure(self, path: Path, rows: Sequence[Mapping[str, str]], title: str, report: Mapping[str, Any]) -> None:
+        task_figure(path, rows, title, report)
+
+
+def spell_anchors(anchors: Sequence[Mapping[str, Any]]) -> str:
+    """Published scores for people, by their source; `~` is before those that were not read in the source itself."""
+    by_source: dict[str, list[str]] = {}
+    for anchor in anchors:
+        by_source.setdefault(anchor["source"], []).append(
+            f"{anchor['model']} {'' if anchor['checked'] else '~'}{anchor['score']:g}"
+        )
+    return "; ".join(f"{', '.join(scores)} ({source})" for source, scores in by_source.items())
