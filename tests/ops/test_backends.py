@@ -4,14 +4,18 @@ import pytest
 import torch
 
 from openxlstm.ops.conv1d import conv
+from openxlstm.ops.headnorm import norm
 from openxlstm.ops.lstm import scan as lstm
 from openxlstm.ops.mlstm import scan as mlstm
+from openxlstm.ops.qkv import gates as qkv
 from openxlstm.ops.slstm import scan as slstm
 from openxlstm.testing import (
     check_conv1d_backend,
     check_hard_gates,
+    check_head_norm_backend,
     check_lstm_backend,
     check_mlstm_backend,
+    check_qkv_gates_backend,
     check_slstm_backend,
 )
 
@@ -20,6 +24,8 @@ CHECKS = {
     "slstm": (slstm.BACKENDS, check_slstm_backend),
     "lstm": (lstm.BACKENDS, check_lstm_backend),
     "conv1d": (conv.BACKENDS, check_conv1d_backend),
+    "head_norm": (norm.BACKENDS, check_head_norm_backend),
+    "qkv_gates": (qkv.BACKENDS, check_qkv_gates_backend),
 }
 HERE = [(op, b.name) for op, (backends, _) in CHECKS.items() for b in backends if b.missing() is None]
 DTYPES = {"cpu": [torch.float32, torch.bfloat16]}  # the compiled kernels accumulate in float32

@@ -8,12 +8,14 @@ from openxlstm.ops import causal_conv1d
 from openxlstm.ops.conv1d.conv import BACKENDS
 from openxlstm.testing import check_conv1d_backend
 
-NAMES = [b.name for b in BACKENDS]
+NAMES = [b.name for b in BACKENDS if b.missing() is None]
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("name", NAMES)
 def test_agrees_with_the_definition(name: str, dtype: torch.dtype) -> None:
+    if name == "cpu" and dtype == torch.float64:
+        pytest.skip("the compiled kernels know float32 and bfloat16")
     check_conv1d_backend(name, dtype=dtype)
 
 

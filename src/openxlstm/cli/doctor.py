@@ -162,10 +162,13 @@ def outputs_and_gradients(
 ) -> list[Tensor]:
     """Outputs, last state and the gradients of a weighted sum of the outputs, as float64 on the CPU."""
     inputs = [x.to(device=device, dtype=dtype).requires_grad_() for x in inputs]
-    y, state = door(*inputs, backend=backend)
-    weights = torch.linspace(-1, 1, y.numel(), device=device, dtype=dtype).view(y.shape)
-    gradients = torch.autograd.grad((y * weights).sum(), inputs)
-    return [x.detach().double().cpu() for x in (y, *memory(state), *gradients)]
+    found = door(*inputs, backend=backend)
+    found = found if isinstance(found, tuple) else (found,)
+    total = torch.zeros((), device=device, dtype=torch.float64)
+    for y in (x for x in found if isinstance(x, Tensor)):  # and not the states of cells
+        total = total + (y * torch.linspace(-1, 1, y.numel(), device=device, dtype=dtype).view(y.shape)).sum()
+    gradients = torch.autograd.grad(total, inputs)
+    return [x.detach().double().cpu() for x in (*(leaf for part in found for leaf in memory(part)), *gradients)]
 
 
 def memory(state: Any) -> list[Tensor]:
@@ -212,6 +215,8 @@ INPUTS: dict[str, Callable[[], list[Tensor]]] = {
     "lstm_scan": recurrent_inputs,
     "lstm_layer": layer_inputs,
     "causal_conv1d": lambda: random((2, 33, 16), (16, 4), (16,)),
+    "head_norm": lambda: random((2, 33, 2, 16), (32,)),
+    "qkv_gates": lambda: random((2, 33, 16), (16, 4), (16,), (4, 4, 4), (4, 4, 4), (4, 4, 4), (4, 48), (4,)),
 }
 """Arguments for the self-test, by door."""
 

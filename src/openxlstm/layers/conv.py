@@ -9,15 +9,17 @@ from openxlstm.ops import causal_conv1d
 
 
 class CausalConv1d(nn.Module):
-    """Depthwise convolution over the last `width` steps. [B, T, dim] -> [B, T, dim] and the state [B, width - 1, dim].
+    """Depthwise convolution over the last `width` steps, then SiLU if `activation` is "silu".
+    [B, T, dim] -> [B, T, dim] and the state [B, width - 1, dim].
 
     weight: [dim, width], the last tap meets the current input. Starts like torch.nn.Conv1d: U(+-1 / sqrt(width)).
     """
 
-    def __init__(self, dim: int, width: int = 4, *, bias: bool = True) -> None:
+    def __init__(self, dim: int, width: int = 4, *, bias: bool = True, activation: str | None = None) -> None:
         super().__init__()
         if width < 1:
             raise ValueError(f"width must be at least 1, got {width}")
+        self.activation = activation
         self.weight = nn.Parameter(torch.empty(dim, width))
         self.bias = nn.Parameter(torch.empty(dim)) if bias else None
         self.reset_parameters()
@@ -32,7 +34,8 @@ class CausalConv1d(nn.Module):
     def forward(
         self, x: Tensor, state: Tensor | None = None, *, reset: Tensor | None = None, mask: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        return causal_conv1d(x, self.weight, self.bias, state, reset=reset, mask=mask)
+        return causal_conv1d(x, self.weight, self.bias, state, reset=reset, mask=mask, activation=self.activation)
 
     def extra_repr(self) -> str:
-        return f"{self.weight.shape[0]}, width={self.weight.shape[1]}, bias={self.bias is not None}"
+        dim, width = self.weight.shape
+        return f"{dim}, width={width}, bias={self.bias is not None}, activation={self.activation}"

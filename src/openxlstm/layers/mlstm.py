@@ -3,16 +3,15 @@
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from openxlstm.layers.conv import CausalConv1d
-from openxlstm.layers.gates import scalar_gates
 from openxlstm.layers.heads import head_width
 from openxlstm.layers.headwise import HeadwiseLinear
 from openxlstm.layers.init import linspace_init, small_init, wang_init
 from openxlstm.layers.norm import HeadNorm, LayerNorm
-from openxlstm.ops import MLSTMState, mlstm_scan
+from openxlstm.ops import MLSTMState, mlstm_scan, qkv_gates
+from openxlstm.ops.numerics import soft_cap
 
 
 class MLSTMBlockState(NamedTuple):
@@ -62,7 +61,7 @@ class MLSTMBlock(nn.Module):
         self.backend, self.chunk_size = backend, chunk_size
         self.norm = LayerNorm(dim, eps=norm_eps)
         self.up = nn.Linear(dim, 2 * inner, bias=False)  # u, then z
-        self.conv = CausalConv1d(inner, conv_width) if conv_width else None
+        self.conv = CausalConv1d(inner, conv_width, activation="silu") if conv_width else None
         self.q, self.k, self.v = (HeadwiseLinear(inner, inner // qkv_block_size) for _ in range(3))
         self.gates = nn.Linear(3 * inner, 2 * num_heads)  # reads q, k, v; input gates, then forget gates
         self.head_norm = HeadNorm(num_heads, head_dim, eps=norm_eps)
@@ -97,12 +96,22 @@ class MLSTMBlock(nn.Module):
         """x [B, T, dim] -> y [B, T, dim] and the state. reset, mask: [B, T] bool (see `ops`)."""
         conv_state, cell = state if state is not None else (None, None)
         u, z = self.up(self.norm(x)).chunk(2, -1)  # [B, T, inner] each
-        a = u
-        if self.conv is not None:
-            a, conv_state = self.conv(u, conv_state, reset=reset, mask=mask)
-            a = F.silu(a)
-        q, k, v = self.q(a), self.k(a), self.v(u)
-        i_pre, f_pre = scalar_gates((q, k, v), self.gates.weight, self.gates.bias, self.gate_soft_cap)
+        taps, tap_bias = (self.conv.weight, self.conv.bias) if self.conv is not None else (None, None)
+        # a = silu(conv(u)); q, k = block-diagonal maps of a, v of u; pre = W_if [q; k; v] + b_if
+        a, q, k, v, pre, conv_state = qkv_gates(
+            u,
+            taps,
+            tap_bias,
+            self.q.weight,
+            self.k.weight,
+            self.v.weight,
+            self.gates.weight,
+            self.gates.bias,
+            conv_state,
+            reset=reset,
+            mask=mask,
+        )
+        i_pre, f_pre = soft_cap(pre, self.gate_soft_cap).chunk(2, -1)  # [B, T, H] each
         heads = (self.num_heads, -1)
         h, cell = mlstm_scan(
             q.unflatten(-1, heads),
@@ -117,8 +126,8 @@ class MLSTMBlock(nn.Module):
             backend=self.backend,
             chunk_size=self.chunk_size,
         )
-        h = torch.addcmul(self.head_norm(h), self.skip.to(a.dtype), a)
-        return x + self.dropout(self.down(h * F.silu(z))), MLSTMBlockState(conv_state, cell)
+        h = self.head_norm(h, skip=self.skip, a=a, gate=z, activation="silu")  # (norm(h) + skip * a) * silu(z)
+        return x + self.dropout(self.down(h)), MLSTMBlockState(conv_state, cell)
 
     def extra_repr(self) -> str:
         return f"dim={self.dim}, num_heads={self.num_heads}, gate_soft_cap={self.gate_soft_cap}, input_gate={self.input_gate}"

@@ -2,7 +2,6 @@
 
 from typing import NamedTuple
 
-import torch
 from torch import Tensor, nn
 
 from openxlstm.layers.feedforward import GatedFeedForward
@@ -113,7 +112,7 @@ class MLSTMLargeBlock(nn.Module):
             backend=self.backend,
             chunk_size=self.chunk_size,
         )
-        x = x + self.dropout(self.out(torch.sigmoid(o) * self.head_norm(h)))
+        x = x + self.dropout(self.out(self.head_norm(h, gate=o, activation="sigmoid")))
         x = x + self.dropout(self.ffn(self.ffn_norm(x)))
         return x, MLSTMLargeBlockState(cell)
 

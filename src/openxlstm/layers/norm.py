@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from openxlstm.ops import head_norm
+
 
 class _Norm(nn.Module):
     def __init__(self, dim: int, eps: float, bias: bool) -> None:
@@ -47,17 +49,24 @@ class RMSNorm(_Norm):
 class HeadNorm(_Norm):
     """LayerNorm inside each head, then one weight vector for all of them. [..., H, D] -> [..., H * D].
 
-    The same numbers as a group norm with one group a head.
+    The same numbers as a group norm with one group a head. With `skip` [H * D], `a` and `gate` [..., H * D] it returns
+    (norm(x) + skip * a) * activation(gate), which some backends do in the same pass.
     """
 
     def __init__(self, num_heads: int, head_dim: int, *, eps: float = 1e-5, bias: bool = False) -> None:
         super().__init__(num_heads * head_dim, eps, bias)
         self.num_heads, self.head_dim = num_heads, head_dim
 
-    def forward(self, x: Tensor) -> Tensor:
-        y = F.layer_norm(x, (self.head_dim,), None, None, self.eps).to(x.dtype).flatten(-2)
-        y = y * self.weight.to(x.dtype)
-        return y if self.bias is None else y + self.bias.to(x.dtype)
+    def forward(
+        self,
+        x: Tensor,
+        *,
+        skip: Tensor | None = None,
+        a: Tensor | None = None,
+        gate: Tensor | None = None,
+        activation: str = "silu",
+    ) -> Tensor:
+        return head_norm(x, self.weight, self.bias, skip=skip, a=a, gate=gate, activation=activation, eps=self.eps)
 
     def extra_repr(self) -> str:
         return f"num_heads={self.num_heads}, head_dim={self.head_dim}, eps={self.eps}"

@@ -3,7 +3,6 @@
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from openxlstm.layers.conv import CausalConv1d
@@ -59,7 +58,7 @@ class SLSTMBlock(nn.Module):
         self.dim, self.num_heads, self.num_blocks, self.block_index = dim, num_heads, num_blocks, block_index
         self.forget_gate, self.recurrent_init, self.backend = forget_gate, recurrent_init, backend
         self.norm = LayerNorm(dim, eps=norm_eps)
-        self.conv = CausalConv1d(dim, conv_width) if conv_width else None
+        self.conv = CausalConv1d(dim, conv_width, activation="silu") if conv_width else None
         self.W = nn.Parameter(torch.empty(4, num_heads, D, D))  # gate i f z o, head, to, from
         self.R = nn.Parameter(torch.empty(num_heads, D, 4, D))  # head, from, gate, to
         self.b = nn.Parameter(torch.empty(4, num_heads, D))
@@ -97,7 +96,6 @@ class SLSTMBlock(nn.Module):
         a = u
         if self.conv is not None:
             a, conv_state = self.conv(u, conv_state, reset=reset, mask=mask)
-            a = F.silu(a)
         if a is u:
             gates = head_gates(u, self.W)
         else:

@@ -55,10 +55,14 @@ class LanguageModel(PretrainedModel):
         x = F.dropout(self.embedding(ids), self.config.embedding_dropout, self.training)
         return self.stack(x, state, reset=reset, mask=mask)
 
+    @property
+    def head_weight(self) -> Tensor:
+        """[V, D]: what hidden vectors are multiplied with."""
+        return self.embedding.weight if self.lm_head is None else self.lm_head.weight
+
     def head(self, h: Tensor) -> Tensor:
         """Logits [..., V] of hidden vectors [..., D], soft-capped if the config says so."""
-        weight = self.embedding.weight if self.lm_head is None else self.lm_head.weight
-        logits = F.linear(h, weight)
+        logits = F.linear(h, self.head_weight)
         return soft_cap(logits.to(accumulation_dtype(logits)), self.config.logit_soft_cap)
 
     @classmethod

@@ -4,17 +4,32 @@ from importlib import import_module
 
 from openxlstm.ops.backend import Backend
 from openxlstm.ops.conv1d.conv import causal_conv1d
+from openxlstm.ops.headnorm.norm import head_norm
 from openxlstm.ops.lstm.scan import lstm_layer, lstm_scan
 from openxlstm.ops.mlstm.scan import mlstm_scan
+from openxlstm.ops.qkv.gates import qkv_gates
 from openxlstm.ops.slstm.scan import slstm_scan
 from openxlstm.ops.state import LSTMState, MLSTMState, SLSTMState
 
-__all__ = ["LSTMState", "MLSTMState", "SLSTMState", "causal_conv1d", "lstm_layer", "lstm_scan", "mlstm_scan", "slstm_scan"]
+__all__ = [
+    "LSTMState",
+    "MLSTMState",
+    "SLSTMState",
+    "causal_conv1d",
+    "head_norm",
+    "lstm_layer",
+    "lstm_scan",
+    "mlstm_scan",
+    "qkv_gates",
+    "slstm_scan",
+]
 
 DOORS = {
     "causal_conv1d": ("openxlstm.ops.conv1d.conv", "BACKENDS"),
+    "head_norm": ("openxlstm.ops.headnorm.norm", "BACKENDS"),
     "lstm_layer": ("openxlstm.ops.lstm.scan", "LAYER_BACKENDS"),
     "lstm_scan": ("openxlstm.ops.lstm.scan", "BACKENDS"),
+    "qkv_gates": ("openxlstm.ops.qkv.gates", "BACKENDS"),
     "mlstm_scan": ("openxlstm.ops.mlstm.scan", "BACKENDS"),
     "slstm_scan": ("openxlstm.ops.slstm.scan", "BACKENDS"),
 }

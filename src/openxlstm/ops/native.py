@@ -11,6 +11,7 @@ import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -41,6 +42,11 @@ def view(x: Tensor) -> View:
     s = x.stride()
     gate, head = (s[2], s[3]) if x.dim() == 5 else (0, s[2])
     return View(x.data_ptr(), s[0], s[1], gate, head, x.dtype == torch.bfloat16)
+
+
+def at(x: Tensor) -> Any:
+    """A pointer to the view of x [B, T, ...]."""
+    return ctypes.byref(view(x))
 
 
 def rows(x: Tensor) -> Tensor:
@@ -83,6 +89,14 @@ def library() -> ctypes.CDLL:
     return found
 
 
+def vector_width() -> int:
+    """Floats in a vector of the library that is used here."""
+    return library().openxlstm_vector_width()
+
+
+vector_width._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
 def variant() -> str:
     """The instruction set that is used here: one of VARIANTS."""
     if _forced:
@@ -122,7 +136,7 @@ def describe() -> str:
         return reason
     found = library()
     how = "OpenMP" if found.openxlstm_parallel() else "one thread, compiled without OpenMP"
-    return f"{variant()}, vectors of {found.openxlstm_vector_width()} floats, {how}"
+    return f"{variant()}, vectors of {vector_width()} floats, {how}"
 
 
 @functools.cache

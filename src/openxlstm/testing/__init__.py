@@ -3,8 +3,10 @@
 from openxlstm.testing.backends import (
     check_conv1d_backend,
     check_hard_gates,
+    check_head_norm_backend,
     check_lstm_backend,
     check_mlstm_backend,
+    check_qkv_gates_backend,
     check_slstm_backend,
 )
 from openxlstm.testing.compare import assert_close, assert_finite, assert_no_worse, relative_error
@@ -32,11 +34,13 @@ __all__ = [
     "check_extreme_gates",
     "check_gradients",
     "check_hard_gates",
+    "check_head_norm_backend",
     "check_inputs_untouched",
     "check_layer",
     "check_lstm_backend",
     "check_mask_equals_unpadded",
     "check_mlstm_backend",
+    "check_qkv_gates_backend",
     "check_reset_equals_separate",
     "check_slstm_backend",
     "check_state_gradients",

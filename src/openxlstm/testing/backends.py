@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 
 from openxlstm.ops.conv1d.conv import causal_conv1d
+from openxlstm.ops.headnorm.norm import head_norm
 from openxlstm.ops.lstm.scan import lstm_scan
 from openxlstm.ops.mlstm.scan import mlstm_scan
+from openxlstm.ops.qkv.gates import qkv_gates
 from openxlstm.ops.slstm.scan import slstm_scan
 from openxlstm.testing.compare import assert_close, assert_finite, assert_no_worse
 from openxlstm.testing.inputs import (
@@ -59,10 +61,24 @@ def check_lstm_backend(
 
 
 def check_conv1d_backend(
-    name: str, *, dtype: torch.dtype = torch.float64, device: str = "cpu", lengths: Iterable[int] = (0, 1, 2, 17)
+    name: str, *, dtype: torch.dtype = torch.float64, device: str = "cpu", lengths: Iterable[int] = (0, 1, 2, 17, 150)
 ) -> None:
     """As check_mlstm_backend, for the causal convolution."""
     _check(name, dtype, device, _conv_cases(lengths), _run_conv1d)
+
+
+def check_head_norm_backend(
+    name: str, *, dtype: torch.dtype = torch.float64, device: str = "cpu", lengths: Iterable[int] = (0, 1, 17, 70)
+) -> None:
+    """As check_mlstm_backend, for the head-wise norm with skip and gate."""
+    _check(name, dtype, device, _head_norm_cases(lengths), _run_head_norm)
+
+
+def check_qkv_gates_backend(
+    name: str, *, dtype: torch.dtype = torch.float64, device: str = "cpu", lengths: Iterable[int] = (0, 1, 2, 17, 150)
+) -> None:
+    """As check_mlstm_backend, for what comes before the mLSTM cell."""
+    _check(name, dtype, device, _qkv_cases(lengths), _run_qkv_gates)
 
 
 def check_hard_gates(name: str, *, op: str = "mlstm", dtype: torch.dtype = torch.float32, device: str = "cpu") -> None:
@@ -105,7 +121,8 @@ def _check(name: str, dtype: torch.dtype, device: str, cases: Iterator[Any], run
             if dtype == torch.float64:
                 assert_close(f"{name}, {title}, {what}", out[what].cpu(), truth[what])
             else:
-                assert_no_worse(out[what].cpu(), plain[what], truth[what], floor=2e-5, what=f"{name}, {title}, {what}")
+                floor = max(2e-5, torch.finfo(dtype).eps / 2)  # the rounding of the result itself is nobody's fault
+                assert_no_worse(out[what].cpu(), plain[what], truth[what], floor=floor, what=f"{name}, {title}, {what}")
     assert served, f"backend {name!r} refuses every case: {refusal}"
 
 
@@ -132,11 +149,44 @@ def _cell_cases(lengths: Iterable[int], make_state: Callable[..., Any], kinds: t
 def _conv_cases(lengths: Iterable[int]) -> Iterator[Any]:
     for number, (T, B, with_state, with_reset, with_mask) in enumerate(_combinations(lengths)):
         rng = generator(number)
-        D, W = 3, 4 if number % 4 else 1
+        D, W = (3, 150)[int(torch.randint(2, (), generator=rng))], (4, 4, 5, 1)[int(torch.randint(4, (), generator=rng))]
         x, weight, bias, state = (torch.randn(*s, generator=rng).double() for s in ((B, T, D), (D, W), (D,), (B, W - 1, D)))
-        options = _borders(B, T, with_reset, with_mask, rng)
+        activation = "silu" if number % 3 else None
+        options = {**_borders(B, T, with_reset, with_mask, rng), "activation": activation}
         inputs = (x, weight, bias if number % 5 else None)
-        yield f"T={T} B={B} W={W} {_title(with_state, options)}", inputs, state if with_state else None, options
+        title = f"T={T} B={B} D={D} W={W} {activation} {_title(with_state, options)}"
+        yield title, inputs, state if with_state else None, options
+
+
+def _head_norm_cases(lengths: Iterable[int]) -> Iterator[Any]:
+    flags = (False, True)
+    kinds = (None, "silu", "sigmoid")
+    for number, (T, with_bias, with_skip, kind) in enumerate(itertools.product(lengths, flags, flags, kinds)):
+        rng = generator(number)
+        B, (H, V) = 2, ((1, 5), (3, 40), (2, 16))[number // 2 % 3]
+        rows, channels = (B, T, H * V), (H * V,)
+        h, weight, bias, skip, a, gate = (
+            torch.randn(*s, generator=rng).double() for s in ((B, T, H, V), channels, channels, channels, rows, rows)
+        )
+        options = {} if kind is None else {"activation": kind}
+        inputs = (h, weight, bias if with_bias else None, *((skip, a) if with_skip else (None, None)))
+        title = f"T={T} H={H} V={V} bias={with_bias} skip={with_skip} gate={kind}"
+        yield title, (*inputs, None if kind is None else 3 * gate), None, options
+
+
+def _qkv_cases(lengths: Iterable[int]) -> Iterator[Any]:
+    for number, (T, B, with_state, with_reset, with_mask) in enumerate(_combinations(lengths)):
+        rng = generator(number)
+        S, N = ((4, 5), (2, 3), (4, 40), (8, 3))[int(torch.randint(4, (), generator=rng))]
+        G, W = (2, 8, 6)[int(torch.randint(3, (), generator=rng))], (4, 4, 5, 1)[int(torch.randint(4, (), generator=rng))]
+        D = N * S
+        shapes = ((B, T, D), (D, W), (D,), (N, S, S), (N, S, S), (N, S, S), (G, 3 * D), (G,), (B, W - 1, D))
+        u, taps, bias, Q, K, V, W_if, b_if, state = (torch.randn(*s, generator=rng).double() for s in shapes)
+        convolved = with_state or number % 4 > 0
+        inputs = (u, taps if convolved else None, bias if convolved and number % 5 else None, Q, K, V, W_if / D**0.5, b_if)
+        options = _borders(B, T, with_reset, with_mask, rng)
+        title = f"T={T} B={B} S={S} N={N} G={G} W={W if convolved else None} {_title(with_state, options)}"
+        yield title, inputs, state if with_state else None, options
 
 
 def _combinations(lengths: Iterable[int]) -> Iterator[tuple[int, int, bool, bool, bool]]:
@@ -188,6 +238,18 @@ def _run_lstm(inputs: Any, state: Any, options: Any, backend: str, truth: Result
 def _run_conv1d(inputs: Any, state: Any, options: Any, backend: str, truth: Result | None) -> Result:
     y, last = _call(causal_conv1d, inputs, state, options, backend)
     return _with_gradients({"y": y, "last": last}, [x for x in (*inputs, state) if x is not None])
+
+
+def _run_head_norm(inputs: Any, state: Any, options: Any, backend: str, truth: Result | None) -> Result:
+    h, weight, bias, skip, a, gate = inputs
+    y = head_norm(h, weight, bias, skip=skip, a=a, gate=gate, backend=backend, **options)
+    return _with_gradients({"y": y}, [x for x in inputs if x is not None])
+
+
+def _run_qkv_gates(inputs: Any, state: Any, options: Any, backend: str, truth: Result | None) -> Result:
+    found = _call(qkv_gates, inputs, state, options, backend)
+    outputs = {name: x for name, x in zip(("a", "q", "k", "v", "pre", "last"), found, strict=True) if x is not None}
+    return _with_gradients(outputs, [x for x in (*inputs, state) if x is not None])
 
 
 def _with_gradients(outputs: Result, inputs: list[Tensor]) -> Result:

@@ -7,12 +7,12 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from openxlstm.data.windows import IGNORE
+from openxlstm.ops.cross_entropy import linear_cross_entropy
 from openxlstm.tasks.task import scored
 
-LOGITS_AT_ONCE = 2**24  # numbers, 64 MiB in fp32: above it the loss is computed in chunks that are recomputed in backward
+LOGITS_AT_ONCE = 2**21  # numbers: more logits never exist at once
 
 
 class TokenLoss(nn.Module):
@@ -35,7 +35,7 @@ class TokenLoss(nn.Module):
         reset: Tensor | None = None,
     ) -> tuple[Tensor, Any]:
         hidden, state = self.model.hidden(ids, state, reset=reset)
-        return token_nats(self.model.head, hidden, targets, self.model.config.vocab_size), state
+        return token_nats(self.model, hidden, targets), state
 
 
 class TaskLoss(nn.Module):
@@ -75,25 +75,22 @@ def target_loss(outputs: Tensor, targets: Tensor) -> Tensor:
         return F.cross_entropy(outputs, targets, reduction="none")
 
 
-def token_nats(head: Any, hidden: Tensor, targets: Tensor, vocab_size: int) -> Tensor:
+def token_nats(model: Any, hidden: Tensor, targets: Tensor) -> Tensor:
     """-log p(target) in nats, fp32 [B, T], 0 where the target is IGNORE. hidden [B, T, D], targets int64 [B, T]."""
     flat, wanted = hidden.flatten(0, 1), targets.flatten()  # [N, D], [N]
-    if wanted.numel() == 0:
-        return hidden.new_zeros(targets.shape, dtype=torch.float32)
-    chunk = max(LOGITS_AT_ONCE // vocab_size, 1)
-    if wanted.numel() <= chunk:
-        return _nats(head, flat, wanted).view(targets.shape)
-    parts = [
-        checkpoint(_nats, head, h, t, use_reentrant=False) if torch.is_grad_enabled() else _nats(head, h, t)
-        for h, t in zip(flat.split(chunk), wanted.split(chunk))
-    ]
-    return torch.cat(parts).view(targets.shape)
-
-
-def _nats(head: Any, hidden: Tensor, targets: Tensor) -> Tensor:
-    logits = head(hidden[None])[0].float()  # [N, V]
-    with torch.autocast(logits.device.type, enabled=False):
-        return F.cross_entropy(logits, targets, ignore_index=IGNORE, reduction="none")
+    if wanted.numel() * model.config.vocab_size <= LOGITS_AT_ONCE:
+        logits = model.head(hidden).flatten(0, 1).float()  # [N, V]
+        with torch.autocast(logits.device.type, enabled=False):
+            return F.cross_entropy(logits, wanted, ignore_index=IGNORE, reduction="none").view(targets.shape)
+    nats = linear_cross_entropy(
+        flat,
+        model.head_weight,
+        wanted,
+        soft_cap=model.config.logit_soft_cap,
+        ignore_index=IGNORE,
+        logits_at_once=LOGITS_AT_ONCE,
+    )
+    return nats.float().view(targets.shape)
 
 
 def autocast(precision: str, device: torch.device) -> contextlib.AbstractContextManager[Any]:

@@ -2,14 +2,18 @@
 
 from torch import Tensor
 
+from openxlstm.ops import native
 from openxlstm.ops.backend import Backend, choose
 from openxlstm.ops.checks import check_same_device, check_shape, check_time_mask
-from openxlstm.ops.conv1d import reference, taps
+from openxlstm.ops.conv1d import cpu, reference, taps
 from openxlstm.ops.numerics import clear_padding
 
+ACTIVATIONS = (None, "silu")
+
+CPU = Backend("cpu", cpu.scan, cpu.refuses, native.missing)
 TORCH = Backend("torch", taps.scan)
 REFERENCE = Backend("reference", reference.scan)
-BACKENDS = (TORCH, REFERENCE)
+BACKENDS = (CPU, TORCH, REFERENCE)
 
 
 def causal_conv1d(
@@ -20,6 +24,7 @@ def causal_conv1d(
     *,
     reset: Tensor | None = None,
     mask: Tensor | None = None,
+    activation: str | None = None,
     backend: str = "auto",
 ) -> tuple[Tensor, Tensor]:
     """Each channel is filtered over time by its own W taps: y_t = bias + sum_w weight[:, w] * x_{t - (W - 1) + w}.
@@ -29,6 +34,7 @@ def causal_conv1d(
     state: [B, W - 1, D], the inputs before the first one, oldest first; None means zeros. It is not modified.
     reset: [B, T] bool, the taps of this and later steps do not reach behind it.
     mask: [B, T] bool, False = padding: the step is skipped as if it were not there, and its output is 0.
+    activation: "silu" returns silu(y) = y * sigmoid(y), which some backends do in the same pass.
     backend: "auto", or a name out of BACKENDS.
 
     Returns y [B, T, D] and the last W - 1 valid inputs of the current document [B, W - 1, D], both in x's dtype.
@@ -41,6 +47,8 @@ def causal_conv1d(
         raise ValueError(f"weight must be [D, W], got {list(weight.shape)}")
     B, T, D = x.shape
     W = weight.shape[1]
+    if activation not in ACTIVATIONS:
+        raise ValueError(f"activation must be None or 'silu', got {activation!r}")
     if W < 1:
         raise ValueError("weight must have at least one tap")
     check_shape("x", x, (B, T, D))
@@ -57,5 +65,5 @@ def causal_conv1d(
     check_same_device(x=x, weight=weight, bias=bias, state=state, reset=reset, mask=mask)
     x = clear_padding(x, mask)
     args = (x, weight, bias, state)
-    options = dict(reset=reset, mask=mask)
+    options = dict(reset=reset, mask=mask, activation=activation)
     return choose(BACKENDS, backend, *args, **options).run(*args, **options)

@@ -1,13 +1,21 @@
 """The causal depthwise convolution as a window that slides one step at a time."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from openxlstm.ops.numerics import accumulation_dtype
 
 
 def scan(
-    x: Tensor, weight: Tensor, bias: Tensor | None, state: Tensor, *, reset: Tensor | None, mask: Tensor | None
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    state: Tensor,
+    *,
+    reset: Tensor | None,
+    mask: Tensor | None,
+    activation: str | None,
 ) -> tuple[Tensor, Tensor]:
     """The loop over time; `state` [B, W - 1, D] is the window without its newest input."""
     dtype = accumulation_dtype(x)
@@ -20,6 +28,8 @@ def scan(
         y = (window.to(dtype) * taps).sum(1)
         if bias is not None:
             y = y + bias.to(dtype)
+        if activation == "silu":
+            y = F.silu(y)
         if mask is None:
             state = window[:, 1:]
         else:

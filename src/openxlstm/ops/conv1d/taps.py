@@ -3,15 +3,34 @@
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from openxlstm.ops.numerics import accumulation_dtype, clear_padding
 
 
 def scan(
-    x: Tensor, weight: Tensor, bias: Tensor | None, state: Tensor, *, reset: Tensor | None, mask: Tensor | None
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    state: Tensor,
+    *,
+    reset: Tensor | None,
+    mask: Tensor | None,
+    activation: str | None,
 ) -> tuple[Tensor, Tensor]:
-    """All steps at once. Padding is squeezed out first: valid steps move to the left, and their outputs move back."""
+    """All steps at once, and SiLU as a pass of its own."""
+    if activation is None:
+        return convolve(x, weight, bias, state, reset, mask)
+    dtype = accumulation_dtype(x)  # low precision is rounded once, after the SiLU
+    y, last = convolve(x.to(dtype), weight, bias, state.to(dtype), reset, mask)
+    return F.silu(y).to(x.dtype), last.to(x.dtype)
+
+
+def convolve(
+    x: Tensor, weight: Tensor, bias: Tensor | None, state: Tensor, reset: Tensor | None, mask: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Padding is squeezed out first: valid steps move to the left, and their outputs move back."""
     B, T, _ = x.shape
     W = weight.shape[1]
     if mask is None and reset is None:

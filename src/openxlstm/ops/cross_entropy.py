@@ -1,0 +1,96 @@
+"""The loss of a linear head, without its logits: over a large vocabulary they and their gradient are the largest tensors of
+a training step by far."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+LOGITS_AT_ONCE = 2**21
+"""Numbers of a chunk of logits, 8 MiB in float32: small enough to stay in a CPU's cache between the passes over it, and large
+enough for matrix products at full speed."""
+
+
+def linear_cross_entropy(
+    hidden: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    *,
+    soft_cap: float | None = None,
+    ignore_index: int = -100,
+    logits_at_once: int = LOGITS_AT_ONCE,
+) -> Tensor:
+    """-log softmax(logits)[target] in nats, with logits = weight @ h, or soft_cap * tanh(weight @ h / soft_cap).
+
+    hidden: [N, D]. weight: [V, D]. targets: [N] int64; where they are ignore_index the result is 0 and has no gradient.
+    The same numbers as F.cross_entropy(logits, targets, reduction="none"), but at most `logits_at_once` logits (and at least
+    those of one row) exist at any time, forward and backward; the backward pass computes them again.
+    Products run in hidden's dtype, or in autocast's; everything else, and the result [N], is float32, or float64 if hidden is.
+    """
+    device = hidden.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
+    chunk = max(logits_at_once // weight.shape[0], 1)
+    with torch.autocast(device, enabled=False):
+        return _LinearCrossEntropy.apply(hidden, weight, targets, soft_cap, ignore_index, chunk, dtype)
+
+
+class _LinearCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        targets: Tensor,
+        soft_cap: float | None,
+        ignore_index: int,
+        chunk: int,
+        dtype: torch.dtype,
+    ) -> Tensor:
+        sums = torch.float64 if dtype == torch.float64 else torch.float32
+        w = weight.to(dtype).T  # [D, V]
+        scored = targets != ignore_index
+        wanted = torch.where(scored, targets, 0)
+        nats, log_total = hidden.new_empty(len(hidden), dtype=sums), hidden.new_empty(len(hidden), dtype=sums)
+        for rows in _chunks(len(hidden), chunk):
+            logits = _logits(hidden[rows].to(dtype), w, soft_cap, sums)  # [n, V]
+            log_total[rows] = logits.logsumexp(1)
+            nats[rows] = log_total[rows] - logits.gather(1, wanted[rows, None]).squeeze(1)
+        ctx.save_for_backward(hidden, weight, wanted, scored, log_total)
+        ctx.options = soft_cap, chunk, dtype
+        return torch.where(scored, nats, 0.0)
+
+    @staticmethod
+    def backward(ctx: Any, dnats: Tensor) -> tuple[Tensor | None, ...]:
+        hidden, weight, wanted, scored, log_total = ctx.saved_tensors
+        soft_cap, chunk, dtype = ctx.options
+        sums = log_total.dtype
+        w = weight.to(dtype)
+        dnats = torch.where(scored, dnats.to(sums), 0.0)[:, None]
+        dhidden = torch.empty_like(hidden)
+        dweight = torch.zeros_like(weight, dtype=sums)
+        with torch.autocast(hidden.device.type, enabled=False):
+            for rows in _chunks(len(hidden), chunk):
+                h = hidden[rows].to(dtype)
+                g = _logits(h, w.T, soft_cap, sums)
+                slope = None if soft_cap is None else 1 - (g / soft_cap).square()
+                g.sub_(log_total[rows, None]).exp_()  # softmax
+                g.scatter_add_(1, wanted[rows, None], g.new_full((1, 1), -1.0).expand(len(g), 1))
+                g.mul_(dnats[rows])
+                if slope is not None:
+                    g.mul_(slope)
+                g = g.to(dtype)
+                dhidden[rows] = (g @ w).to(hidden.dtype)
+                if dtype == sums:
+                    dweight.addmm_(g.T, h)
+                else:
+                    dweight += g.T @ h
+        return dhidden, dweight.to(weight.dtype), None, None, None, None, None
+
+
+def _logits(h: Tensor, w: Tensor, soft_cap: float | None, dtype: torch.dtype) -> Tensor:
+    logits = (h @ w).to(dtype)
+    return logits if soft_cap is None else logits.div_(soft_cap).tanh_().mul_(soft_cap)
+
+
+def _chunks(total: int, size: int) -> list[slice]:
+    return [slice(start, min(start + size, total)) for start in range(0, total, size)]
