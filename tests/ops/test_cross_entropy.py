@@ -44,7 +44,9 @@ def test_the_numbers_of_cross_entropy(cap: float | None, at_once: int) -> None:
 def test_gradients_by_finite_differences(cap: float | None) -> None:
     hidden, weight, targets, _ = inputs()
     leaves = [x.requires_grad_() for x in (hidden, weight)]
-    assert torch.autograd.gradcheck(lambda h, w: linear_cross_entropy(h, w, targets, soft_cap=cap, logits_at_once=3 * V), leaves)
+    assert torch.autograd.gradcheck(
+        lambda h, w: linear_cross_entropy(h, w, targets, soft_cap=cap, logits_at_once=3 * V), leaves
+    )
 
 
 @pytest.mark.parametrize("mode", ["float32", "bfloat16", "autocast"])

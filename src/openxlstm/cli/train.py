@@ -12,12 +12,13 @@ from typing import Any
 from openxlstm.errors import UserError
 
 DEFAULT = "stdlib"
-FLAGS = ("print-config", "help", "json")
+FLAGS = ("print-config", "help", "json", "cpu-tuning")
 OWN = {
     "data": "FILE|FOLDER  short for --data.source",
     "config": "FILE  settings as JSON (a run's config.json, or some of its keys); options on the command line come on top",
     "resume": "RUN_DIR  continue an interrupted run from its last checkpoint",
     "run-dir": "FOLDER  where the run goes; it must not hold one yet (default: runs/NAME-TIME-HASH)",
+    "cpu-tuning": "short for --trainer.cpu_tuning=true: settings of the process that make training on CPUs faster",
     "print-config": "print the resolved configuration as JSON and stop",
     "sample": "N  tokens to generate at the end of training on text; 0 = none (default: 300)",
     "json": "print the report as JSON instead of text",
@@ -71,6 +72,10 @@ def resolve(name: str | None, own: Mapping[str, str], options: Mapping[str, str]
         if "data.source" in options:
             raise UserError("--data and --data.source are the same; give one")
         options["data.source"] = own["data"]
+    if "cpu-tuning" in own:
+        if "trainer.cpu_tuning" in options:
+            raise UserError("--cpu-tuning and --trainer.cpu_tuning are the same; give one")
+        options["trainer.cpu_tuning"] = "true"
     given = "data.source" in options or "config" in own
     config = override(config, options)
     if name in NEEDS_DATA and not given and "print-config" not in own:

@@ -13,7 +13,7 @@ def needs_gradient(*tensors: Tensor) -> bool:
     return torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
 
 
-def differentiable(operator: Any, save: Callable[..., None], backward: Callable[..., Any]) -> Callable[..., tuple[Any, ...]]:
+def differentiable(operator: Any, save: Callable[..., None], backward: Callable[..., Any]) -> Callable[..., Any]:
     """A function that calls `operator` (of torch.library.custom_op) with gradients.
 
     save(ctx, inputs, output): keeps what the backward pass needs, as for `operator.register_autograd`.
@@ -26,10 +26,10 @@ def differentiable(operator: Any, save: Callable[..., None], backward: Callable[
 
     class Eager(torch.autograd.Function):
         @staticmethod
-        def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, ...]:
+        def forward(ctx: Any, *inputs: Any) -> Any:
             output = operator(*inputs)
             save(ctx, inputs, output)
-            return tuple(x for x in output if isinstance(x, Tensor))
+            return output if isinstance(output, Tensor) else tuple(x for x in output if isinstance(x, Tensor))
 
         @staticmethod
         @once_differentiable
@@ -38,7 +38,7 @@ def differentiable(operator: Any, save: Callable[..., None], backward: Callable[
 
     operator.register_autograd(backward, setup_context=save)
 
-    def call(*inputs: Any) -> tuple[Any, ...]:
+    def call(*inputs: Any) -> Any:
         return operator(*inputs) if torch.compiler.is_compiling() else Eager.apply(*inputs)
 
     return call

@@ -26,6 +26,7 @@ from openxlstm.training.job import Job, open_job
 from openxlstm.training.progress import note
 from openxlstm.training.record import COLUMNS, Metrics, environment, read_metrics, write_json
 from openxlstm.training.text_job import batches, cache_dir, new_model
+from openxlstm.training.tuning import tune_cpu
 
 __all__ = ["RunResult", "batches", "cache_dir", "load_config", "new_model", "train"]
 
@@ -84,6 +85,7 @@ def train(
         device_kind(config.trainer.device)  # refused before the text is read and a folder is made
         if config.trainer.threads:
             torch.set_num_threads(config.trainer.threads)
+        tuned = tune_cpu() if config.trainer.cpu_tuning else None
         job = open_job(config, _say(rank))
         if stored is not None:
             job.check(stored)
@@ -91,7 +93,7 @@ def train(
         source = job.source()  # checks that there is enough text before a folder is made
         if resume is None:
             folder = _new_folder(config, run_dir, rank, world)
-        return _Run(config, folder, job, model, source, stored, rank, world).go()
+        return _Run(config, folder, job, model, source, stored, rank, world, tuned).go()
 
 
 def load_config(folder: Path) -> RunConfig:
@@ -118,10 +120,12 @@ class _Run:
         stored: dict[str, Any] | None,
         rank: int,
         world: int,
+        tuned: dict[str, str] | None,
     ) -> None:
         self.config, self.folder, self.job, self.model, self.source = config, folder, job, model, source
         self.stored, self.rank, self.world = stored, rank, world
         self.main = rank == 0
+        self.environment = environment() | {"processes": world} | ({"cpu_tuning": tuned} if tuned else {})
 
     def go(self) -> RunResult:
         from openxlstm.training.callbacks import AtEnd, Checkpoints, Interrupt, Meter, Validate
@@ -135,9 +139,7 @@ class _Run:
         if self.main:
             if self.stored is None:
                 write_json(self.folder / "config.json", self.config.to_dict())
-            write_json(
-                self.folder / "environment.json", environment() | {"processes": self.world, "data": self.job.description}
-            )
+            write_json(self.folder / "environment.json", self.environment | {"data": self.job.description})
             metrics = Metrics(self.folder, step, last=settings.steps, columns=(*COLUMNS, *self.job.columns))
         progress = Progress(settings.steps, step) if self.main else None
         before = (self.stored["seconds"], self.stored["step_seconds"]) if self.stored else (0.0, 0.0)
@@ -277,7 +279,7 @@ class _Run:
                 "tokens_per_second": meter.rate(module.tokens),
                 "skipped": module.skipped,
                 "data": self.job.description,
-                "environment": environment() | {"processes": self.world},
+                "environment": self.environment,
             }
             self.figure(report)
             write_json(self.folder / "report.json", report)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from openxlstm.ops import native
 from openxlstm.ops.native import address, at, rows
+from openxlstm.ops.operator import differentiable
 
 MAX_WIDTH = 64  # of csrc/conv.cpp
 
@@ -45,7 +46,7 @@ def scan(
 ) -> tuple[Tensor, Tensor]:
     """All steps, as one operator for torch.compile."""
     taps = weight.float().T.contiguous()  # [W, D]
-    return torch.ops.openxlstm.conv1d(x, taps, None if bias is None else bias.float(), state, reset, mask, activation == "silu")
+    return _run(x, taps, None if bias is None else bias.float(), state, reset, mask, activation == "silu")
 
 
 @torch.library.custom_op("openxlstm::conv1d", mutates_args=())
@@ -55,7 +56,7 @@ def conv1d(
     """x [B, T, D], taps [W, D] oldest first, state [B, W - 1, D] -> y [B, T, D] and the last state."""
     x, state = rows(x), rows(state)
     taps, bias, reset, mask = _contiguous(taps, bias, reset, mask)
-    y, last = x.new_empty(x.shape), state.new_empty(state.shape)
+    y, last = native.empty(x, *x.shape), state.new_empty(state.shape)
     native.library().openxlstm_conv1d_forward(
         at(x), at(state), address(taps), address(bias), address(reset), address(mask), at(y), at(last),
         *_sizes(x, taps), silu, native.threads(),
@@ -83,7 +84,7 @@ def conv1d_backward(
     """Gradients of x, taps, bias and state."""
     x, state, dy, dlast = rows(x), rows(state), rows(dy), rows(dlast)
     taps, bias, reset, mask = _contiguous(taps, bias, reset, mask)
-    dx, dstate = x.new_empty(x.shape), state.new_empty(state.shape)
+    dx, dstate = native.empty(x, *x.shape), state.new_empty(state.shape)
     W, D = taps.shape
     sums, work = taps.new_empty(W + 1, D), taps.new_empty(x.shape[0], W + 1, D)
     native.library().openxlstm_conv1d_backward(
@@ -110,14 +111,15 @@ def _contiguous(*tensors: Tensor | None) -> tuple[Any, ...]:
 def _save(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
     *tensors, ctx.silu = inputs
     ctx.save_for_backward(*tensors)
+    ctx.set_materialize_grads(False)
 
 
 def _backward(ctx: Any, dy: Tensor | None, dlast: Tensor | None) -> tuple[Tensor | None, ...]:
     x, taps, bias, state, reset, mask = ctx.saved_tensors
     dy = x.new_zeros(x.shape) if dy is None else dy
     dlast = state.new_zeros(state.shape) if dlast is None else dlast
-    dx, dtaps, dbias, dstate = torch.ops.openxlstm.conv1d_backward(dy, dlast, x, taps, bias, state, reset, mask, ctx.silu)
+    dx, dtaps, dbias, dstate = conv1d_backward(dy, dlast, x, taps, bias, state, reset, mask, ctx.silu)
     return dx, dtaps, None if bias is None else dbias, dstate, None, None, None
 
 
-conv1d.register_autograd(_backward, setup_context=_save)
+_run = differentiable(conv1d, _save, _backward)

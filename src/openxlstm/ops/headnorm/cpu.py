@@ -9,6 +9,7 @@ from torch import Tensor
 
 from openxlstm.ops import native
 from openxlstm.ops.native import address, rows
+from openxlstm.ops.operator import differentiable
 
 ACTIVATIONS = {"silu": 1, "sigmoid": 2}  # of csrc/headnorm.cpp; 0 is none
 
@@ -49,7 +50,7 @@ def run(
     """One operator for torch.compile."""
     bias, skip = (None if x is None else x.float() for x in (bias, skip))
     kind = 0 if gate is None else ACTIVATIONS[activation]
-    return torch.ops.openxlstm.head_norm(h, weight.float(), bias, skip, a, gate, kind, eps)
+    return _run(h, weight.float(), bias, skip, a, gate, kind, eps)
 
 
 @torch.library.custom_op("openxlstm::head_norm", mutates_args=())
@@ -66,7 +67,7 @@ def head_norm(
     """kind: which activation, see ACTIVATIONS."""
     h, a, gate = rows(h), _rows(a), _rows(gate)
     weight, bias, skip = weight.contiguous(), _contiguous(bias), _contiguous(skip)
-    y = h.new_empty(*h.shape[:2], h.shape[2] * h.shape[3])
+    y = native.empty(h, *h.shape[:2], h.shape[2] * h.shape[3])
     native.library().openxlstm_headnorm_forward(
         _at(h), _at(a), _at(gate), address(weight), address(bias), address(skip), _at(y), *_sizes(h), kind,
         ctypes.c_float(eps), native.threads(),
@@ -94,7 +95,7 @@ def head_norm_backward(
     """Gradients of h, weight, bias, skip, a and gate; an empty tensor for what is not there."""
     h, a, gate, dy = rows(h), _rows(a), _rows(gate), rows(dy)
     weight, bias, skip = weight.contiguous(), _contiguous(bias), _contiguous(skip)
-    dh, da, dgate = h.new_empty(h.shape), _empty(a, h), _empty(gate, h)
+    dh, da, dgate = native.empty(h, *h.shape), _empty(a, h), _empty(gate, h)
     sums = h.new_empty(3, h.shape[2] * h.shape[3], dtype=torch.float32)
     native.library().openxlstm_headnorm_backward(
         _at(h), _at(a), _at(gate), address(weight), address(bias), address(skip), _at(dy), _at(dh), _at(da), _at(dgate),
@@ -126,7 +127,7 @@ def _contiguous(x: Tensor | None) -> Tensor | None:
 
 
 def _empty(x: Tensor | None, like: Tensor) -> Tensor:
-    return like.new_empty(0 if x is None else x.shape)
+    return like.new_empty(0) if x is None else native.empty(like, *x.shape)
 
 
 def _sizes(h: Tensor) -> tuple[Any, ...]:
@@ -141,8 +142,8 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
 
 def _backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
     inputs = ctx.saved_tensors
-    found = torch.ops.openxlstm.head_norm_backward(dy, *inputs, ctx.kind, ctx.eps)
+    found = head_norm_backward(dy, *inputs, ctx.kind, ctx.eps)
     return *(None if x is None else dx for x, dx in zip(inputs, found, strict=True)), None, None
 
 
-head_norm.register_autograd(_backward, setup_context=_save)
+_run = differentiable(head_norm, _save, _backward)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from openxlstm.ops import native
 from openxlstm.ops.native import address, at, rows
+from openxlstm.ops.operator import differentiable
 
 MAX_WIDTH = 64  # of csrc/conv.h
 BLOCKS = (2, 4, 8)  # of csrc/qkv.cpp
@@ -64,7 +65,7 @@ def run(
     else:
         assert state is not None
         before, columns = state, taps.float().T.contiguous()  # [W, D]
-    a, q, k, v, pre, last = torch.ops.openxlstm.qkv_gates(
+    a, q, k, v, pre, last = _run(
         u, columns, None if tap_bias is None else tap_bias.float(), before, reset, mask,
         Q.float(), K.float(), V.float(), W_if.float(), b_if.float(), silu,
     )  # fmt: skip
@@ -89,7 +90,7 @@ def qkv_gates(
     """u [B, T, D], taps [W, D] oldest first -> a, q, k, v [B, T, D], pre [B, T, G], the last state [B, W - 1, D]."""
     u, state = rows(u), rows(state)
     taps, tap_bias, reset, mask, Q, K, V, W_if, b_if = _contiguous(taps, tap_bias, reset, mask, Q, K, V, W_if, b_if)
-    a, q, k, v = (u.new_empty(u.shape) for _ in range(4))
+    a, q, k, v = (native.empty(u, *u.shape) for _ in range(4))
     pre, last = W_if.new_empty(*u.shape[:2], W_if.shape[0]), state.new_empty(state.shape)
     native.library().openxlstm_qkv_gates_forward(
         at(u), at(state), address(taps), address(tap_bias), address(reset), address(mask), address(Q), address(K), address(V),
@@ -131,7 +132,7 @@ def qkv_gates_backward(
     """Gradients of u, taps, tap_bias, state, Q, K, V and W_if."""
     u, state, da, dq, dk, dv, dlast = (rows(x) for x in (u, state, da, dq, dk, dv, dlast))
     dpre, taps, tap_bias, reset, mask, Q, K, V, W_if = _contiguous(dpre, taps, tap_bias, reset, mask, Q, K, V, W_if)
-    du, dstate = u.new_empty(u.shape), state.new_empty(state.shape)
+    du, dstate = native.empty(u, *u.shape), state.new_empty(state.shape)
     dQ, dK, dV, dW_if = (x.new_empty(x.shape) for x in (Q, K, V, W_if))
     W, D = taps.shape
     dtaps = taps.new_empty(W + 1, D)
@@ -165,6 +166,7 @@ def _contiguous(*tensors: Tensor | None) -> tuple[Any, ...]:
 def _save(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
     u, taps, tap_bias, state, reset, mask, Q, K, V, W_if, _b_if, ctx.silu = inputs
     ctx.save_for_backward(u, taps, tap_bias, state, reset, mask, Q, K, V, W_if)
+    ctx.set_materialize_grads(False)
 
 
 def _backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -174,11 +176,11 @@ def _backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         g if g is not None else like.new_zeros((*u.shape[:2], W_if.shape[0]) if i == 4 else like.shape)
         for i, (g, like) in enumerate(zip(grads, shapes, strict=True))
     )
-    du, dtaps, dtap_bias, dstate, dQ, dK, dV, dW_if = torch.ops.openxlstm.qkv_gates_backward(
+    du, dtaps, dtap_bias, dstate, dQ, dK, dV, dW_if = qkv_gates_backward(
         da, dq, dk, dv, dpre, dlast, u, taps, tap_bias, state, reset, mask, Q, K, V, W_if, ctx.silu
     )
     bias = None if tap_bias is None else dtap_bias
     return du, dtaps, bias, dstate, None, None, dQ, dK, dV, dW_if, dpre.sum((0, 1)), None
 
 
-qkv_gates.register_autograd(_backward, setup_context=_save)
+_run = differentiable(qkv_gates, _save, _backward)
