@@ -632,7 +632,7 @@ struct Backward {
     tiles(at.L, Kp, Product{p.V, Left{dnum, Vp, 1}, Ct, Kp, G, Kp, false});
     for (int t = 0; t < at.L; t++) {
       const float dh_h = row_dot[t] + gates.r[t] * dot(Kp, Q + (int64_t)t * Kp, G + (int64_t)t * Kp);
-      const bool above = p.normalize && std::fabs(nq[t]) >= gates.low[t];
+      const bool above = p.normalize && !(std::fabs(nq[t]) < gates.low[t]);  // NaN is above
       const float read = forward.read_scale(t, nq[t]);
       dnq[t] = above ? -p.scale() * dh_h * read * (nq[t] > 0 ? 1.f : -1.f) : 0.f;
       if (!above) continue;

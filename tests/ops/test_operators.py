@@ -88,6 +88,26 @@ def test_slstm_steps(B: int, T: int, H: int, use: Masks) -> None:
         check(OPS.slstm_steps_backward.default, dhs, None, dc, None, R, h0, hs, reset, mask, saved, True)
 
 
+@pytest.mark.skipif(native.missing() is not None, reason="the kernels were not compiled here")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("use", [PLAIN, MASKED], ids=str)
+@pytest.mark.parametrize(("B", "T", "H"), [(2, 5, 3), (1, 1, 1)], ids=str)
+def test_slstm_cpu(B: int, T: int, H: int, use: Masks, dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    D, single = 3, torch.float32
+    gates, R, b = randn(B, T, 4, H, D, dtype=dtype), randn(H, D, 4, D, dtype=single), randn(4, H, D, dtype=single)
+    h0, c0, n0, m0 = (randn(B, H, D, dtype=single).abs() for _ in range(4))
+    masks = random_masks(B, T, use, torch.default_generator)
+    reset, mask = masks.get("reset"), masks.get("mask")
+    arguments = (gates, R, b, h0, c0, n0, m0, reset, mask, True)
+    check(OPS.slstm_cpu.default, *arguments, False)
+    h, last, saved = OPS.slstm_cpu(*arguments, True)
+    for dh, d_last in ((torch.ones_like(h), None), (None, torch.ones_like(last))):
+        check(OPS.slstm_cpu_backward.default, dh, d_last, last, R, h0, c0, n0, reset, mask, saved, dtype == torch.bfloat16)
+    if dtype == single:
+        check_gradients(OPS.slstm_cpu.default, *arguments, True)
+
+
 @pytest.mark.parametrize("use", [PLAIN, MASKED], ids=str)
 def test_lstm_steps(use: Masks) -> None:
     torch.manual_seed(0)

@@ -39,9 +39,8 @@ def check_mlstm_backend(
     In float64 they must agree; in a lower dtype the backend may be at most twice as wrong as the reference in that dtype.
     Cases that the backend refuses are passed over; refusing all is an error.
     """
-    H, K, V = 2, 5, 3
     kinds = (("exp", True), ("sigmoid", True), ("sigmoid", False))
-    _check(name, dtype, device, _mlstm_cases(lengths, H, K, V, kinds), _run_mlstm)
+    _check(name, dtype, device, _mlstm_cases(lengths, kinds), _run_mlstm)
 
 
 def check_slstm_backend(
@@ -126,20 +125,21 @@ def _check(name: str, dtype: torch.dtype, device: str, cases: Iterator[Any], run
     assert served, f"backend {name!r} refuses every case: {refusal}"
 
 
-def _mlstm_cases(lengths: Iterable[int], H: int, K: int, V: int, kinds: Iterable[tuple[str, bool]]) -> Iterator[Any]:
-    kinds = tuple(kinds)
+def _mlstm_cases(lengths: Iterable[int], kinds: tuple[tuple[str, bool], ...]) -> Iterator[Any]:
     for number, (T, B, with_state, with_reset, with_mask) in enumerate(_combinations(lengths)):
         rng = generator(number)
         gate, normalize = kinds[number % len(kinds)]
+        H, K, V = ((2, 5, 3), (1, 1, 24), (2, 40, 1), (1, 24, 40), (3, 16, 16))[number % 5]
         state = mlstm_state(B, H, K, V, rng) if with_state else None
         options = {**_borders(B, T, with_reset, with_mask, rng), "input_gate": gate, "normalize": normalize}
-        yield f"T={T} B={B} {gate} {normalize=} {_title(with_state, options)}", mlstm_inputs(B, T, H, K, V, rng), state, options
+        title = f"T={T} B={B} H={H} K={K} V={V} {gate} {normalize=} {_title(with_state, options)}"
+        yield title, mlstm_inputs(B, T, H, K, V, rng), state, options
 
 
 def _cell_cases(lengths: Iterable[int], make_state: Callable[..., Any], kinds: tuple[dict[str, str], ...]) -> Iterator[Any]:
     for number, (T, B, with_state, with_reset, with_mask) in enumerate(_combinations(lengths)):
         rng = generator(number)
-        H, D = (1, 5) if number % 3 == 0 else (2, 3)
+        H, D = ((1, 5), (2, 3), (3, 1), (2, 24), (1, 40))[number % 5]
         kind = kinds[number % len(kinds)]
         state = make_state(B, H, D, rng) if with_state else None
         options = {**_borders(B, T, with_reset, with_mask, rng), **kind}
