@@ -23,13 +23,18 @@ def alternate(
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, list[float]]:
     """Milliseconds of each side, taken in turn: whatever slows the machine down slows all of them. clock: time.thread_time
-    counts only what this thread computed, for one thread on a machine that others use."""
-    for _ in range(warmup):
+    counts only what this thread computed, for one thread on a machine that others use.
+
+    Before each timed call comes an untimed one of the same side, as in a loop that does nothing else. Otherwise a side that
+    follows single-threaded work pays for waking its threads: up to a millisecond each on a virtual machine.
+    """
+    for _ in range(warmup - 1):
         for run in sides.values():
             run()
     times: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(rounds):
         for name, run in sides.items():
+            run()
             start = clock()
             run()
             times[name].append((clock() - start) * 1e3)

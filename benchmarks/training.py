@@ -31,9 +31,10 @@ from openxlstm.models.config import LanguageModelConfig
 from openxlstm.models.match import match_parameters
 from openxlstm.models.patterns import expand
 from openxlstm.training import OptimizerConfig, build_optimizer
+from openxlstm.training.tuning import tune_cpu
 
 VOCAB, HEADS = 256, 4
-Loss = Callable[[Tensor, Tensor], Tensor]
+Run = Callable[[], object]
 
 
 class Trainee:
@@ -162,6 +163,48 @@ def case(
     }
 
 
+def settings_case(rounds: int) -> dict[str, Any]:
+    """What each setting of docs/how-to/train-on-a-cpu.md brings: one model, other settings. The allocator's holds for the
+    process and cannot be taken back, so everything is measured before it and after it. Leaves the process tuned."""
+    torch.manual_seed(0)
+    batch = torch.randint(VOCAB, (8, 257))
+    config = LanguageModelConfig(vocab_size=VOCAB, dim=256, num_heads=HEADS, blocks=expand("mlstm_large", 6))
+
+    def trainee(precision: str, products: str, fused: bool = True) -> Run:
+        model = LanguageModel(config)
+        chosen = Trainee(model, lambda ids: model(ids)[0], batch, precision)
+        if not fused:
+            chosen.optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+
+        def step() -> None:
+            before = torch.get_float32_matmul_precision()
+            torch.set_float32_matmul_precision(products)
+            chosen.step()
+            torch.set_float32_matmul_precision(before)
+
+        return step
+
+    sides = {
+        "fp32": trainee("fp32", "highest"),
+        "fp32, torch's default AdamW": trainee("fp32", "highest", fused=False),
+        "fp32, products by oneDNN": trainee("fp32", "medium"),
+        "bf16": trainee("bf16", "highest"),
+    }
+    before = compare(sides, "fp32", rounds=rounds, warmup=2)
+    tuned = tune_cpu()
+    after = compare(sides, "fp32", rounds=rounds, warmup=2)
+    return {
+        "what": "settings, mlstm_large, 6 blocks, D=256 V=256 B=8 T=256",
+        "tokens_per_second": {
+            title + where: round(8 * 256 / ms * 1e3)
+            for where, found in (("", before), (", memory kept", after))
+            for title, ms in found["milliseconds"].items()
+        },
+        "tuned": tuned,
+        "foreign_cpus": [before["foreign_cpus"], after["foreign_cpus"]],
+    }
+
+
 def shape(text: str) -> tuple[str, int, int]:
     """The parts of PATTERN:BLOCKS:DIM."""
     pattern, blocks, dim = text.rsplit(":", 2)
@@ -205,6 +248,7 @@ def main() -> None:
     parser.add_argument("--patterns", nargs="+", default=["xlstm[7:1]:8:216", "mlstm_large:6:256"], help="PATTERN:BLOCKS:DIM")
     parser.add_argument("--threads", type=int, help="threads of all sides (default: torch's number)")
     parser.add_argument("--cpu-time", action="store_true", help="count CPU time: for one thread on a machine that others use")
+    parser.add_argument("--settings", action="store_true", help="measure what each setting brings as well")
     parser.add_argument(
         "--cpu-tuning", action="store_true", help="the settings of docs/how-to/train-on-a-cpu.md, for all sides"
     )
@@ -212,11 +256,7 @@ def main() -> None:
     if args.threads:
         torch.set_num_threads(args.threads)
     options = dict(rounds=args.rounds, clock=time.process_time if args.cpu_time else time.perf_counter)
-    tuned: Any = None
-    if args.cpu_tuning:
-        from openxlstm.training.tuning import tune_cpu
-
-        tuned = tune_cpu()
+    tuned = tune_cpu() if args.cpu_tuning else None
     results = [
         case(*shape(text), max(2048 // T, 1), T, precision, args.package_up_to >= T, **options)
         for precision in args.precision
@@ -224,6 +264,12 @@ def main() -> None:
         for text in args.patterns
     ]
     print(as_table(results))
+    if args.settings:
+        found = settings_case(args.rounds)
+        print(f"\n| {found['what']} | tokens/s |\n|---|---|")
+        for title, rate in found["tokens_per_second"].items():
+            print(f"| {title} | {rate} |")
+        results.append(found)
     if args.out:
         record = {
             "environment": environment(("xlstm",))

@@ -109,32 +109,28 @@ struct PanelProduct {
 // --- who does what ---
 
 struct Tile {
-  int head, heads, from, rows;
+  int head, from, rows;
 };
-constexpr int MOST_HEADS = 8;
 
-// Batch rows of a task: few enough that all threads have work, many enough that a pass over R serves several. Heads of a task:
-// several if their R fit the cache together, for then whole rows of gates are read at a time.
+// Batch rows of a task: few enough that all threads have work, many enough that a pass over R serves several.
 struct Plan {
   Sizes sizes;
-  int rows = 1, heads = 1;
+  int rows = 1;
 
   Plan(const Sizes& s, int threads) : sizes(s) {
-    const int most = 1;
     double least = 0;
-    for (int group = std::min(most, s.H); group > 0; group--)
-      for (int parts = (s.B + 2 * MOST_ROWS - 1) / (2 * MOST_ROWS); parts <= s.B; parts++) {
-        const int height = (s.B + parts - 1) / parts;
-        const int tasks = ((s.H + group - 1) / group) * ((s.B + height - 1) / height), rounds = (tasks + threads - 1) / threads;
-        const double cost = rounds * group * (std::max(height, 3) + 0.5);  // below 3 rows the time is that of reading R
-        if (least == 0 || cost < least) rows = height, heads = group, least = cost;
-      }
+    for (int parts = (s.B + 2 * MOST_ROWS - 1) / (2 * MOST_ROWS); parts <= s.B; parts++) {
+      const int height = (s.B + parts - 1) / parts;
+      const int tasks = s.H * ((s.B + height - 1) / height), rounds = (tasks + threads - 1) / threads;
+      const double cost = rounds * (std::max(height, 3) + 0.5);  // below 3 rows the time is that of reading R
+      if (least == 0 || cost < least) rows = height, least = cost;
+    }
   }
   int batch_tiles() const { return (sizes.B + rows - 1) / rows; }
-  int tasks() const { return (sizes.H + heads - 1) / heads * batch_tiles(); }
+  int tasks() const { return sizes.H * batch_tiles(); }
   Tile tile(int i) const {
-    const int head = i / batch_tiles() * heads, from = i % batch_tiles() * rows;
-    return {head, std::min(heads, sizes.H - head), from, std::min(rows, sizes.B - from)};
+    const int from = i % batch_tiles() * rows;
+    return {i / batch_tiles(), from, std::min(rows, sizes.B - from)};
   }
 };
 
@@ -270,28 +266,24 @@ struct ForwardTask {
 template <class Gate, bool EXP, bool SAVE>
 static void forward_task(const Forward& f, Tile tile, const float* packed) {
   const auto [B, T, H, D] = f.sizes;
-  const int P = f.sizes.padded(), heads = tile.heads, rows = tile.rows;
+  const int P = f.sizes.padded(), rows = tile.rows;
   const int64_t area = (int64_t)rows * P;
-  Scratch scratch(5 * heads * area + rows * PANEL);
+  Scratch scratch(5 * area + rows * PANEL);
   ForwardTask<Gate, EXP, SAVE> task{f, tile.from, rows, scratch.take(rows * PANEL)};
-  typename ForwardTask<Gate, EXP, SAVE>::Head all[MOST_HEADS];
+  typename ForwardTask<Gate, EXP, SAVE>::Head x;
+  x.head = tile.head;
+  x.panels = packed + (int64_t)tile.head * f.sizes.blocks() * (D + 1) * PANEL;
+  for (float** part : {&x.h, &x.c, &x.n, &x.m, &x.h_next}) *part = scratch.take(area);
   auto each = [&](auto&& function) {
-    for (int k = 0; k < heads; k++)
-      for (int i = 0; i < rows; i++)
-        for (int d = 0; d < P; d += W) function(all[k], ((int64_t)(tile.from + i) * H + all[k].head) * D + d, i * P + d, D - d);
+    for (int i = 0; i < rows; i++)
+      for (int d = 0; d < P; d += W) function(((int64_t)(tile.from + i) * H + x.head) * D + d, i * P + d, D - d);
   };
-  for (int k = 0; k < heads; k++) {
-    all[k].head = tile.head + k;
-    all[k].panels = packed + (int64_t)(tile.head + k) * f.sizes.blocks() * (D + 1) * PANEL;
-    for (float** x : {&all[k].h, &all[k].c, &all[k].n, &all[k].m, &all[k].h_next}) *x = scratch.take(area);
-  }
-  each([&](auto& x, int64_t given, int at, int lanes) {
+  each([&](int64_t given, int at, int lanes) {
     float* state[4] = {x.h, x.c, x.n, x.m};
     for (int q = 0; q < 4; q++) store(state[q] + at, load_some(f.start[q] + given, lanes));
   });
-  for (int t = 0; t < T; t++)
-    for (int k = 0; k < heads; k++) task.step(all[k], t);
-  each([&](auto& x, int64_t given, int at, int lanes) {
+  for (int t = 0; t < T; t++) task.step(x, t);
+  each([&](int64_t given, int at, int lanes) {
     float* state[4] = {x.h, x.c, x.n, x.m};
     for (int q = 0; q < 4; q++) store_some(f.last + (int64_t)q * B * H * D + given, load(state[q] + at), lanes);
   });
@@ -439,38 +431,33 @@ struct BackwardTask {
   }
 };
 
-// `sums`: of the first head of the tile, one after another.
 template <class Gate, bool EXP>
 static void backward_task(const Backward& f, Tile tile, const float* packed, float* sums) {
   const auto [B, T, H, D] = f.sizes;
-  const int P = f.sizes.padded(), heads = tile.heads, rows = tile.rows;
+  const int P = f.sizes.padded(), rows = tile.rows;
   const int64_t area = (int64_t)rows * P, d_stride = 4 * P + 16, h_stride = P + 16;  // + 16: not a power of 2, for the L1 cache
   const int steps = std::max(1, SLOTS / rows);
-  Scratch scratch(heads * (6 * area + steps * rows * (d_stride + h_stride)) + 2 * round_up(rows, 16));
+  Scratch scratch(6 * area + steps * rows * (d_stride + h_stride) + 2 * round_up(rows, 16));
   int *first = (int*)scratch.take(rows), *begin = (int*)scratch.take(rows);
   const BackwardTask<Gate, EXP> task{f, tile.from, rows, d_stride, h_stride, first, begin};
   for (int i = 0; i < rows; i++) {
     first[i] = 0;
     while (first[i] < T && !f.mask(tile.from + i, first[i], true)) first[i]++;
   }
-  typename BackwardTask<Gate, EXP>::Head all[MOST_HEADS];
-  for (int k = 0; k < heads; k++) {
-    auto& x = all[k];
-    x.head = tile.head + k;
-    x.panels = packed + (int64_t)x.head * 4 * D * P;
-    x.sums = sums + (int64_t)k * (D + 1) * 4 * P;
-    std::fill_n(x.sums, (int64_t)(D + 1) * 4 * P, 0.f);
-    for (float** d : {&x.h0, &x.mean0, &x.dh, &x.dh_next, &x.d_mean, &x.d_log}) *d = scratch.take(area);
-    x.d_pre = scratch.take(steps * rows * d_stride);
-    x.h_in = scratch.take(steps * rows * h_stride);
-  }
+  typename BackwardTask<Gate, EXP>::Head x;
+  x.head = tile.head;
+  x.panels = packed + (int64_t)x.head * 4 * D * P;
+  x.sums = sums;
+  std::fill_n(x.sums, (int64_t)(D + 1) * 4 * P, 0.f);
+  for (float** d : {&x.h0, &x.mean0, &x.dh, &x.dh_next, &x.d_mean, &x.d_log}) *d = scratch.take(area);
+  x.d_pre = scratch.take(steps * rows * d_stride);
+  x.h_in = scratch.take(steps * rows * h_stride);
   auto each = [&](auto&& function) {
-    for (int k = 0; k < heads; k++)
-      for (int i = 0; i < rows; i++)
-        for (int d = 0; d < P; d += W) function(all[k], ((int64_t)(tile.from + i) * H + all[k].head) * D + d, i * P + d, D - d, first[i] < T);
+    for (int i = 0; i < rows; i++)
+      for (int d = 0; d < P; d += W) function(((int64_t)(tile.from + i) * H + x.head) * D + d, i * P + d, D - d, first[i] < T);
   };
   const int64_t all_units = (int64_t)B * H * D;
-  each([&](auto& x, int64_t given, int at, int lanes, bool used) {
+  each([&](int64_t given, int at, int lanes, bool used) {
     auto get = [&](const float* p, int q) { return p ? load_some(p + q * all_units + given, lanes) : splat(0.f); };
     const vec c0 = get(f.start[1], 0), n0 = get(f.start[2], 0), dc = get(f.d_last, 1), dn = get(f.d_last, 2);
     const vec c = get(f.last, 1), n = get(f.last, 2);
@@ -482,19 +469,14 @@ static void backward_task(const Backward& f, Tile tile, const float* packed, flo
   });
   for (int t = T - 1, filled = 0; t >= 0; t--) {
     for (int i = 0; i < rows; i++) begin[i] = f.mask(tile.from + i, t, true) ? task.origin(tile.from + i, t) : EMPTY;
-    for (int k = 0; k < heads; k++) {
-      task.pointwise(all[k], t, filled * rows);
-      task.through(all[k], t, filled * rows);
-    }
+    task.pointwise(x, t, filled * rows);
+    task.through(x, t, filled * rows);
     if (++filled == steps || t == 0) {
-      for (int k = 0; k < heads; k++) {
-        auto& x = all[k];
-        tiles(D, 4 * P, Product{filled * rows, {x.h_in, 1, h_stride}, x.d_pre, d_stride, x.sums, 4 * P, true});
-      }
+      tiles(D, 4 * P, Product{filled * rows, {x.h_in, 1, h_stride}, x.d_pre, d_stride, x.sums, 4 * P, true});
       filled = 0;
     }
   }
-  each([&](auto& x, int64_t given, int at, int lanes, bool) {
+  each([&](int64_t given, int at, int lanes, bool) {
     float* ends[3] = {x.dh, x.d_mean, x.d_log};
     for (int q = 0; q < 3; q++) store_some(f.d_start + q * all_units + given, load(ends[q] + at), lanes);
   });

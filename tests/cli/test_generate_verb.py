@@ -1,6 +1,7 @@
 """`openxlstm generate`, from run folder to text."""
 
 import io
+import functools
 import json
 import os
 import shutil
@@ -158,7 +159,8 @@ def test_ctrl_c_keeps_the_text(here, write_run):
     write_run(here / "runs" / "a", tokenizer=CharTokenizer("start"))  # no end token: it writes for ever
     env = os.environ | {"PYTHONPATH": str(SOURCE), "OMP_NUM_THREADS": "1"}
     words = [sys.executable, "-m", "openxlstm", "generate", "runs/a", "--prompt", "start", "--max-tokens", "0", "--no-echo"]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env) as process:
+    heard = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a shell starts background jobs deaf to Ctrl-C
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env, preexec_fn=heard) as process:
         assert process.stdout.read(20)  # it streams: text is there before the end
         time.sleep(0.2)
         process.send_signal(signal.SIGINT)
