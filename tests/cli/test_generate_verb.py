@@ -1,7 +1,7 @@
 """`openxlstm generate`, from run folder to text."""
 
-import io
 import functools
+import io
 import json
 import os
 import shutil
