@@ -121,11 +121,15 @@ def bars_of(records: dict[str, list[dict[str, Any]]]) -> list[Bar]:
     ]
 
 
+def shown(x: float) -> str:
+    return f"{x:.1f}" if x >= 10 else f"{x:.2f}"
+
+
 def as_table(bars: list[Bar]) -> str:
     lines = ["| measured | value | bar | |", "|---|---:|---:|---|"]
     for bar in bars:
         sign = "≤" if bar.at_most else "≥"
-        lines.append(f"| {bar.what} | {bar.measured:.3g} | {sign} {bar.target:g} | {'met' if bar.met else 'missed'} |")
+        lines.append(f"| {bar.what} | {shown(bar.measured)} | {sign} {bar.target:g} | {'met' if bar.met else 'missed'} |")
     return "\n".join(lines)
 
 
@@ -138,7 +142,8 @@ def draw(bars: list[Bar], path: Path) -> None:
     reached = [bar.target / bar.measured if bar.at_most else bar.measured / bar.target for bar in bars]
     at = range(len(bars), 0, -1)
     axes.barh(at, [math.log2(x) for x in reached], color=["#2a7f62" if bar.met else "#c0562f" for bar in bars], height=0.7)
-    axes.set_yticks(at, [f"{bar.what}: {bar.measured:.3g}" for bar in bars], fontsize=7)
+    axes.set_yticks(at, [f"{bar.what}: {shown(bar.measured)}" for bar in bars], fontsize=7)
+    axes.set_ylim(0.3, len(bars) + 0.7)
     axes.axvline(0, color="black", linewidth=0.8)
     ticks = [t for t in (0.25, 0.5, 0.7, 1, 1.5, 2, 3) if min(reached) * 0.9 <= t <= max(reached) * 1.1]
     axes.set_xticks([math.log2(t) for t in ticks], [f"{t:g}" for t in ticks])

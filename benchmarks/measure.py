@@ -80,7 +80,7 @@ def environment(packages: tuple[str, ...] = ()) -> dict[str, Any]:
     """What a reader needs to judge or repeat a number."""
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": "python " + " ".join(sys.argv),
+        "command": " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
         "commit": _git("rev-parse", "HEAD"),
         "uncommitted_changes": bool(_git("status", "--porcelain", "--untracked-files=no")),
         "system": platform.platform(terse=True),

@@ -1,0 +1,71 @@
+"""`openxlstm report --scale minutes`."""
+
+import sys
+from pathlib import Path
+
+from openxlstm.cli.arguments import did_you_mean
+from openxlstm.errors import UserError
+
+OWN = {
+    "scale": "minutes|hours|gpu  what it may cost: an hour on two cores, a night on two cores, a GPU (default: minutes)",
+    "only": "NAME,NAME  these questions alone",
+    "out": "FOLDER  where runs and report go (default: runs/report-SCALE; the same command continues there)",
+    "list": "print the questions and stop",
+    "help": "this text",
+}
+
+
+def run(argv: list[str]) -> int:
+    """Answer the questions and print the summary; 130 when interrupted by Ctrl-C."""
+    from openxlstm.experiments import QUESTIONS, SCALES
+    from openxlstm.training.options import split_arguments, unknown
+
+    words, options = split_arguments(argv, ("list", "help"))
+    for option in options:
+        if option not in OWN:
+            raise UserError(unknown(f"--{option}", [f"--{name}" for name in OWN]))
+    if words:
+        raise UserError(f"{words[0]!r} is one argument too many; questions are named with --only={words[0]}")
+    if "help" in options:
+        print(help_text())
+        return 0
+    if "list" in options:
+        for question in QUESTIONS.values():
+            print(f"{question.name:<20}{question.claim}")
+        return 0
+    scale = options.get("scale", SCALES[0])
+    if scale not in SCALES:
+        raise UserError(f"--scale must be one of {', '.join(SCALES)}, not {scale!r}")
+    names = [name.strip() for name in options.get("only", "").split(",") if name.strip()]
+    for name in names:
+        if name not in QUESTIONS:
+            raise UserError(f"unknown question {name!r}{did_you_mean(name, QUESTIONS)}")
+
+    from openxlstm.experiments import answer_all
+    from openxlstm.experiments.report import by_name, summary
+    from openxlstm.recipes import recipe
+
+    folder = Path(options.get("out", f"runs/report-{scale}"))
+    report = answer_all(by_name(QUESTIONS, names), scale, folder, recipe, _say)
+    if report.interrupted is not None:
+        _say(f"interrupted; the same command continues in {folder}")
+        return 128 + report.interrupted
+    print(f"{summary(report.answers)}\n\nreport: {folder / 'report.md'}, {folder / 'report.html'}")
+    return 0
+
+
+def help_text() -> str:
+    own = "\n".join(f"  --{option:<8}{text}" for option, text in OWN.items())
+    return (
+        "usage: openxlstm report [--scale minutes] [--only NAME,NAME] [--out FOLDER]\n\n"
+        "Asks of each claim about xLSTM whether it holds on this machine: trains the models that can tell, with equal\n"
+        "parameters, and writes a report that puts claim, published number and measurement side by side.\n\n"
+        f"options:\n{own}\n\n"
+        "examples:\n"
+        "  openxlstm report --only parity,recall\n"
+        "  openxlstm report --scale hours"
+    )
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,166 @@
+"""The questions. Bars and anchors: xLSTM (arXiv 2405.04517), Zoology (2312.04927), and the re-runs in `tasks.published`."""
+
+from openxlstm.experiments.question import Check, Question, Setting, grown, less, score, share
+
+FIGURE_4 = "xLSTM paper, fig. 4: scaled accuracy at lengths 40-256, trained on lengths to 40"
+ONE_THREAD = {"trainer.threads": "1"}
+TRACKERS = ("slstm", "xlstm[1:1]", "mlstm", "lstm", "transformer")
+
+
+def formal(name: str, claim: str, published: str, checks: tuple[Check, ...], steps: int) -> Question:
+    """A formal language: a first answer from one seed and few steps, the answer that counts from five."""
+    return Question(
+        name=name,
+        claim=claim,
+        published=f"{FIGURE_4}: {published}",
+        recipe=name,
+        checks=checks,
+        settings={
+            "minutes": Setting(
+                models=("slstm", "mlstm", "transformer"),
+                options={**ONE_THREAD, "trainer.steps": str(steps), "data.test_samples": "512", "data.report_lengths": ""},
+            ),
+            "hours": Setting(models=TRACKERS, seeds=5, options=ONE_THREAD),
+            "gpu": Setting(models=TRACKERS, seeds=5, lrs=(1e-3, 3e-3, 1e-2), options={"trainer.steps": "20000"}),
+        },
+    )
+
+
+QUESTIONS: dict[str, Question] = {
+    question.name: question
+    for question in (
+        formal(
+            "parity",
+            "Memory mixing tracks a state over any length: sLSTM solves parity, which mLSTM and attention cannot.",
+            "sLSTM 1.00, xLSTM[1:1] 1.00, LSTM 1.00, mLSTM 0.04, Llama 0.03",
+            (
+                Check(what="score of slstm", measure=score("slstm"), bar=0.99),
+                Check(what="score of mlstm", measure=score("mlstm"), bar=0.10, at_most=True),
+                Check(what="score of transformer", measure=score("transformer"), bar=0.10, at_most=True),
+            ),
+            500,
+        ),
+        formal(
+            "cycle_navigation",
+            "sLSTM keeps count modulo five over lengths that it never saw.",
+            "sLSTM 1.00, LSTM 0.93, mLSTM 0.86, Llama 0.04",
+            (Check(what="score of slstm", measure=score("slstm"), bar=0.95),),
+            700,
+        ),
+        formal(
+            "even_pairs",
+            "Every recurrent cell compares the ends of a sequence.",
+            "1.00 for all",
+            (Check(what="score of slstm", measure=score("slstm"), bar=0.99),),
+            300,
+        ),
+        formal(
+            "modular_arithmetic",
+            "sLSTM evaluates expressions.",
+            "sLSTM 1.00 (re-run by others 0.79), LSTM 1.00, mLSTM 0.04, Llama 0.03",
+            (Check(what="score of slstm", measure=score("slstm"), bar=0.80),),
+            1000,
+        ),
+        Question(
+            name="recall",
+            claim="Matrix memory stores more: mLSTM recalls pairs that an LSTM of equal size cannot.",
+            published="xLSTM paper, fig. 5: xLSTM[1:0] and [1:1] solve 64/4 and 128/8; Zoology, fig. 2: attention 1.00",
+            recipe="mqar",
+            checks=(
+                Check(what="accuracy of mlstm", measure=score("mlstm"), bar=0.99),
+                Check(what="accuracy of lstm", measure=score("lstm"), bar=0.60, at_most=True),
+            ),
+            settings={
+                "minutes": Setting(
+                    models=("mlstm", "lstm"), options={**ONE_THREAD, "data.test_samples": "512", "data.report_lengths": ""}
+                ),
+                "hours": Setting(models=("mlstm", "slstm", "xlstm[1:1]", "lstm", "transformer"), seeds=3, options=ONE_THREAD),
+                "gpu": Setting(
+                    models=("mlstm", "slstm", "xlstm[1:1]", "lstm", "transformer"),
+                    seeds=3,
+                    lrs=(1e-3, 3e-3, 1e-2),
+                    options={"data.vocab_size": "8192", "trainer.steps": "10000"},
+                ),
+            },
+        ),
+        Question(
+            name="nearest_neighbour",
+            claim="Exponential gating revises what is stored: sLSTM finds the nearest vector so far, LSTM does not.",
+            published="xLSTM paper, fig. 2 (left): test error of LSTM well above xLSTM[0:1]",
+            recipe="nearest_neighbour",
+            checks=(
+                Check(what="squared error of slstm", measure=score("slstm"), bar=0.02, at_most=True),
+                Check(what="error of slstm over that of lstm", measure=share("slstm", "lstm"), bar=0.5, at_most=True),
+            ),
+            settings={
+                "minutes": Setting(
+                    models=("slstm", "lstm"),
+                    options={**ONE_THREAD, "model.forget_gate": "exp", "data.test_samples": "512", "data.report_lengths": ""},
+                ),
+                "hours": Setting(
+                    models=("slstm", "lstm", "mlstm", "transformer"),
+                    seeds=3,
+                    lrs=(2e-3, 5e-3, 1e-2),
+                    options={**ONE_THREAD, "model.forget_gate": "exp", "trainer.steps": "4000"},
+                ),
+            },
+        ),
+        Question(
+            name="extrapolation",
+            claim="Long contexts cost no quality: read in windows 32 times as long as in training, the loss does not rise.",
+            published="xLSTM paper, fig. 7: perplexity flat from 2,048 to 16,384; Llama's rises steeply",
+            recipe="stdlib",
+            checks=(
+                Check(what="mlstm, nats at 2048 minus at 64", measure=grown("mlstm", 2048), bar=0.0, at_most=True),
+                Check(what="transformer, nats at 2048 minus at 64", measure=grown("transformer", 2048), bar=0.0),
+            ),
+            settings={
+                "minutes": Setting(
+                    models=("mlstm", "transformer"),
+                    options={
+                        **ONE_THREAD,
+                        "data.tokenizer": "bytes",
+                        "trainer.context": "64",
+                        "trainer.batch_size": "16",
+                        "trainer.steps": "400",
+                        "trainer.report_contexts": "2048",
+                    },
+                ),
+                "hours": Setting(
+                    models=("mlstm", "slstm", "xlstm[1:1]", "lstm", "transformer"),
+                    seeds=3,
+                    options={
+                        **ONE_THREAD,
+                        "data.tokenizer": "bytes",
+                        "trainer.context": "64",
+                        "trainer.batch_size": "16",
+                        "trainer.steps": "2000",
+                        "trainer.report_contexts": "256,2048",
+                    },
+                ),
+            },
+        ),
+        Question(
+            name="language",
+            claim="On language xLSTM is better than LSTM and level with a Transformer of equal parameters.",
+            published="xLSTM paper, table 1 (SlimPajama 15B): xLSTM[7:1] 13.43, Llama 14.25, Mamba 13.70",
+            recipe="stdlib",
+            checks=(
+                Check(what="nats of xlstm[1:1] minus lstm", measure=less("xlstm[1:1]", "lstm"), bar=0.0, at_most=True),
+                Check(
+                    what="nats of xlstm[1:1] minus transformer",
+                    measure=less("xlstm[1:1]", "transformer"),
+                    bar=0.02,
+                    at_most=True,
+                ),
+            ),
+            settings={
+                "minutes": Setting(
+                    models=("xlstm[1:1]", "lstm", "transformer"), options={**ONE_THREAD, "trainer.steps": "200"}
+                ),
+                "hours": Setting(models=("mlstm", "slstm", "xlstm[1:1]", "lstm", "transformer"), seeds=3, lrs=(1e-3, 3e-3)),
+            },
+        ),
+    )
+}
+"""Every question by its name, in the order of the report."""

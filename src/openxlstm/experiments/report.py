@@ -1,0 +1,235 @@
+"""Asks the questions, one comparison each, and writes the report: report.md, report.html and report.json in one folder.
+
+Comparisons are those of `openxlstm compare`: each trained model is a folder named by the hash of its configuration, so a report
+that was interrupted goes on where it was, and asking again costs nothing.
+"""
+
+import dataclasses
+import html
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from openxlstm import __version__
+from openxlstm.experiments.question import Check, Question, Rows, Setting, Verdict
+from openxlstm.files import atomic_path
+from openxlstm.training.compare import Comparison, compare
+from openxlstm.training.config import RunConfig
+from openxlstm.training.options import override
+from openxlstm.training.record import environment, write_json
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A question and what came of it. values: of the checks, None where a model of it failed to train."""
+
+    question: Question
+    scale: str
+    comparison: Comparison | None
+    values: tuple[float | None, ...] = ()
+
+    @property
+    def verdict(self) -> Verdict:
+        if self.comparison is None:
+            return "not tested at this scale"
+        good = [v is not None and check.holds(v) for check, v in zip(self.question.checks, self.values, strict=True)]
+        return "holds" if all(good) else "does not hold here"
+
+
+@dataclass(frozen=True)
+class Report:
+    """All answers so far. `interrupted` is a signal number if the report was stopped before its end."""
+
+    folder: Path
+    scale: str
+    answers: tuple[Answer, ...]
+    interrupted: int | None = None
+
+
+def answer_all(
+    questions: Sequence[Question],
+    scale: str,
+    folder: Path,
+    recipe: Callable[[str], RunConfig],
+    say: Callable[[str], None] = lambda line: None,
+) -> Report:
+    """Answer `questions` at a scale (SCALES) and write the report after each. recipe: the run of a recipe's or task's name."""
+    folder.mkdir(parents=True, exist_ok=True)
+    answers: list[Answer] = []
+    for number, question in enumerate(questions, 1):
+        setting = question.settings.get(scale)
+        if setting is None:
+            answers.append(Answer(question, scale, None))
+            continue
+        say(f"== question {number} of {len(questions)}: {question.name}")
+        found = ask(question, setting, folder / question.name, recipe, say)
+        if found.interrupted is not None:
+            return Report(folder, scale, tuple(answers), found.interrupted)
+        rows = rows_of(found)
+        answers.append(Answer(question, scale, found, tuple(value(check, rows) for check in question.checks)))
+        write(Report(folder, scale, tuple(answers)))
+    report = Report(folder, scale, tuple(answers))
+    write(report)
+    return report
+
+
+def ask(
+    question: Question, setting: Setting, folder: Path, recipe: Callable[[str], RunConfig], say: Callable[[str], None]
+) -> Comparison:
+    """The comparison that a question is asked by."""
+    base = override(recipe(question.recipe), setting.options)
+    base = dataclasses.replace(base, name=question.name)
+    return compare(base, setting.models, range(setting.seeds), folder, say, setting.lrs)
+
+
+def rows_of(found: Comparison) -> Rows:
+    """The rows by model, with nats by window length where text was read in several."""
+    rows = {row["model"]: dict(row) for row in found.rows()}
+    for model, row in rows.items():
+        reports = [cell.report for cell in found.chosen(model) if cell.report is not None]
+        if reports and "other_contexts" in reports[0]:
+            parts = [[r["validation"], *r["other_contexts"]] for r in reports]
+            row["by_context"] = {
+                column[0]["context"]: sum(part["nats_per_token"] for part in column) / len(column) for column in zip(*parts)
+            }
+    return rows
+
+
+def value(check: Check, rows: Rows) -> float | None:
+    """The measured number, or None where a model that it needs failed."""
+    try:
+        return check.measure(rows)
+    except (KeyError, StopIteration):
+        return None
+
+
+def write(report: Report) -> None:
+    """report.json, report.md and report.html."""
+    write_json(report.folder / "report.json", as_dict(report))
+    for name, text in (("report.md", as_markdown(report)), ("report.html", as_html(report))):
+        with atomic_path(report.folder / name) as aside:
+            aside.write_text(text, encoding="utf-8")
+
+
+def as_dict(report: Report) -> dict[str, Any]:
+    """The report for machines."""
+    return {
+        "scale": report.scale,
+        "environment": environment(),
+        "answers": [
+            {
+                "question": answer.question.name,
+                "claim": answer.question.claim,
+                "published": answer.question.published,
+                "verdict": answer.verdict,
+                "command": answer.question.command(report.scale) if answer.comparison else None,
+                "checks": [
+                    {"what": check.what, "measured": found, "bar": check.bar, "at_most": check.at_most}
+                    for check, found in zip(answer.question.checks, answer.values)
+                ],
+                "rows": answer.comparison.rows() if answer.comparison else [],
+            }
+            for answer in report.answers
+        ],
+    }
+
+
+def summary(answers: Sequence[Answer]) -> str:
+    """One line a question."""
+    lines = ["| question | verdict | measured |", "|---|---|---|"]
+    for answer in answers:
+        measured = "; ".join(spell(c, v) for c, v in zip(answer.question.checks, answer.values))
+        lines.append(f"| {answer.question.name} | {answer.verdict} | {measured} |")
+    return "\n".join(lines)
+
+
+def spell(check: Check, found: float | None) -> str:
+    """A check with its number and its bar."""
+    shown = "nothing, a model failed" if found is None else f"{found:.3f}"
+    return f"{check.what} {shown} (bar {'≤' if check.at_most else '≥'} {check.bar:g})"
+
+
+def as_markdown(report: Report) -> str:
+    """The report for people."""
+    where = environment()
+    lines = [
+        f"# Does xLSTM deliver? Answers at scale `{report.scale}`",
+        "",
+        f"openxlstm {__version__}, torch {where['torch']}, {where['cpu']}, {where['cpus']} cores. All of it again:",
+        "",
+        f"```\nopenxlstm report --scale {report.scale}\n```",
+        "",
+        summary(report.answers),
+    ]
+    for answer in report.answers:
+        question = answer.question
+        lines += ["", f"## {question.name}: {answer.verdict}", "", question.claim, "", f"Published: {question.published}."]
+        if answer.comparison is None:
+            continue
+        lines += ["", *(f"* {spell(c, v)}" for c, v in zip(question.checks, answer.values))]
+        lines += ["", answer.comparison.table(), "", f"```\n{question.command(report.scale)}\n```"]
+        failures = [cell for cell in answer.comparison.cells if cell.failure]
+        lines += ["", *(f"{cell.model}, seed {cell.seed} failed: {cell.failure}" for cell in failures)] if failures else []
+        if (answer.comparison.folder / "compare.png").exists():
+            lines += ["", f"![{question.name}]({answer.comparison.folder.name}/compare.png)"]
+    return "\n".join(lines) + "\n"
+
+
+STYLE = """body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222}
+table{border-collapse:collapse;margin:1rem 0;font-size:.9rem}
+td,th{border-bottom:1px solid #ddd;padding:.3rem .6rem;text-align:left}
+pre{background:#f5f5f3;padding:.7rem;overflow-x:auto;font-size:.85rem}img{max-width:100%}"""
+
+
+def as_html(report: Report) -> str:
+    """The Markdown of this module as a page that needs nothing else: the few forms that it uses."""
+    body: list[str] = []
+    table: list[str] = []
+    items: list[str] = []
+    code: list[str] | None = None
+
+    def flush() -> None:
+        if table:
+            cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in table]
+            head, rows = cells[0], cells[2:]
+            body.append("<table><tr>" + "".join(f"<th>{html.escape(cell)}</th>" for cell in head) + "</tr>")
+            body.extend("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+            body.append("</table>")
+            table.clear()
+        if items:
+            body.append("<ul>" + "".join(f"<li>{html.escape(item)}</li>" for item in items) + "</ul>")
+            items.clear()
+
+    for line in as_markdown(report).splitlines():
+        if line.startswith("```"):
+            if code is not None:
+                body.append("<pre>" + html.escape("\n".join(code)) + "</pre>")
+            code = [] if code is None else None
+        elif code is not None:
+            code.append(line)
+        elif line.startswith("|"):
+            table.append(line)
+        elif line.startswith("* "):
+            items.append(line[2:])
+        else:
+            flush()
+            if line.startswith("!["):
+                title, _, target = line[2:-1].partition("](")
+                body.append(f'<img src="{html.escape(target)}" alt="{html.escape(title)}">')
+            elif line.startswith("#"):
+                level = len(line) - len(line.lstrip("#"))
+                body.append(f"<h{level}>{html.escape(line.lstrip('# '))}</h{level}>")
+            elif line:
+                body.append(f"<p>{html.escape(line)}</p>")
+    flush()
+    title = f"Does xLSTM deliver? Scale {report.scale}"
+    return f'<!doctype html><meta charset="utf-8"><title>{title}</title><style>{STYLE}</style>\n' + "\n".join(body) + "\n"
+
+
+def by_name(questions: Mapping[str, Question], names: Sequence[str]) -> list[Question]:
+    """The questions named, in the order of the report; KeyError for one that does not exist."""
+    for name in names:
+        if name not in questions:
+            raise KeyError(name)
+    return [question for name, question in questions.items() if not names or name in names]

@@ -1,0 +1,116 @@
+"""Questions are asked, answered, kept and written down."""
+
+import json
+import math
+from dataclasses import replace
+
+import pytest
+
+from openxlstm.cli.main import main
+from openxlstm.experiments import QUESTIONS, SCALES, Check, Question, Setting, answer_all
+from openxlstm.experiments.question import grown, score, share
+from openxlstm.recipes import recipe
+from openxlstm.training.options import override
+
+QUICK = {
+    "trainer.steps": "3",
+    "trainer.batch_size": "4",
+    "trainer.threads": "1",
+    "model.dim": "16",
+    "data.eval_length": "5-12",
+    "data.report_lengths": "",
+    "data.test_samples": "32",
+    "data.validation_samples": "32",
+}
+
+
+def question(name="quick", bar=2.0, **changes):
+    """Parity by two tiny models after three steps."""
+    made = Question(
+        name=name,
+        claim="Three steps are enough.",
+        published="nowhere",
+        recipe="parity",
+        checks=(Check(what="score of slstm", measure=score("slstm"), bar=bar, at_most=True),),
+        settings={"minutes": Setting(models=("slstm", "lstm"), options=QUICK)},
+    )
+    return replace(made, **changes)
+
+
+def test_a_report_says_what_holds_and_what_does_not(tmp_path):
+    said = []
+    questions = [question(), question("wrong", bar=-2.0), question("later", settings={})]
+    report = answer_all(questions, "minutes", tmp_path, recipe, said.append)
+    verdicts = ["holds", "does not hold here", "not tested at this scale"]
+    assert [answer.verdict for answer in report.answers] == verdicts
+    text = (tmp_path / "report.md").read_text()
+    page = (tmp_path / "report.html").read_text()
+    for name, verdict in zip(("quick", "wrong", "later"), verdicts, strict=True):
+        assert f"## {name}: {verdict}" in text
+        assert f"<h2>{name}: {verdict}</h2>" in page
+    assert "openxlstm compare parity --models 'slstm,lstm' --seeds 0" in text
+    assert '<img src="quick/compare.png"' in page
+    assert (tmp_path / "quick" / "compare.png").exists()
+    stored = json.loads((tmp_path / "report.json").read_text())["answers"]
+    assert [answer["verdict"] for answer in stored] == verdicts
+    assert stored[0]["checks"][0]["measured"] == report.answers[0].values[0]
+
+    said.clear()
+    again = answer_all(questions[:1], "minutes", tmp_path, recipe, said.append)
+    assert sum("finished before" in line for line in said) == 2
+    assert again.answers[0].values == report.answers[0].values
+
+
+def test_a_model_that_fails_does_not_make_a_claim_hold(tmp_path):
+    made = question(checks=(Check(what="score of mlstm", measure=score("mlstm"), bar=2.0, at_most=True),))
+    (answer,) = answer_all([made], "minutes", tmp_path, recipe).answers  # mlstm is not among its models
+    assert answer.values == (None,)
+    assert answer.verdict == "does not hold here"
+    assert "a model failed" in (tmp_path / "report.md").read_text()
+
+
+def test_checks():
+    low, high = Check(what="", measure=score("a"), bar=1.0, at_most=True), Check(what="", measure=score("a"), bar=1.0)
+    assert low.holds(1.0)
+    assert high.holds(1.0)
+    assert low.holds(0.5)
+    assert not high.holds(0.5)
+    assert not low.holds(math.nan)
+    assert not high.holds(math.nan)
+    rows = {"a": {"score": 1.0, "by_context": {64: 2.0, 2048: 1.5}}, "b": {"score": 4.0}}
+    assert share("a", "b")(rows) == 0.25
+    assert grown("a", 2048)(rows) == -0.5
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("name", QUESTIONS)
+def test_every_question_can_be_asked(name, scale):
+    """Its settings exist, and the models that its checks look at are trained."""
+    asked = QUESTIONS[name]
+    assert "minutes" in asked.settings
+    assert "hours" in asked.settings
+    setting = asked.settings.get(scale)
+    if setting is None:
+        return
+    config = override(recipe(asked.recipe), setting.options)
+    for model in setting.models:
+        replace(config.model, pattern=model)
+    contexts = dict.fromkeys((config.trainer.context, *config.trainer.report_contexts), 1.0)
+    rows = {m: {"score": 1.0, "nats_per_token": 1.0, "by_context": contexts, "other_lengths": []} for m in setting.models}
+    for check in asked.checks:
+        assert math.isfinite(check.measure(rows))
+    assert asked.command(scale).startswith("openxlstm compare ")
+
+
+def test_the_verb(capsys):
+    assert main(["report", "--list"]) == 0
+    listed = capsys.readouterr().out
+    assert all(name in listed for name in QUESTIONS)
+    for words, message in (
+        (["--scale=days"], "must be one of minutes, hours, gpu"),
+        (["--only=pariti"], "unknown question 'pariti'; did you mean 'parity'?"),
+        (["parity"], "--only=parity"),
+        (["--scail=hours"], "did you mean --scale"),
+    ):
+        assert main(["report", *words]) == 2
+        assert message in capsys.readouterr().err
