@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from openxlstm.cli.main import main
-from openxlstm.experiments import QUESTIONS, SCALES, Check, Question, Setting, answer_all
+from openxlstm.experiments import QUESTIONS, SCALES, Check, Setting, Trained, answer_all, cost
 from openxlstm.experiments.question import grown, score, share
 from openxlstm.recipes import recipe
 from openxlstm.training.options import override
@@ -26,7 +26,7 @@ QUICK = {
 
 def question(name="quick", bar=2.0, **changes):
     """Parity by two tiny models after three steps."""
-    made = Question(
+    made = Trained(
         name=name,
         claim="Three steps are enough.",
         published="nowhere",
@@ -40,7 +40,7 @@ def question(name="quick", bar=2.0, **changes):
 def test_a_report_says_what_holds_and_what_does_not(tmp_path):
     said = []
     questions = [question(), question("wrong", bar=-2.0), question("later", settings={})]
-    report = answer_all(questions, "minutes", tmp_path, recipe, said.append)
+    report = answer_all(questions, "minutes", tmp_path, said.append)
     verdicts = ["holds", "does not hold here", "not tested at this scale"]
     assert [answer.verdict for answer in report.answers] == verdicts
     text = (tmp_path / "report.md").read_text()
@@ -56,14 +56,14 @@ def test_a_report_says_what_holds_and_what_does_not(tmp_path):
     assert stored[0]["checks"][0]["measured"] == report.answers[0].values[0]
 
     said.clear()
-    again = answer_all(questions[:1], "minutes", tmp_path, recipe, said.append)
+    again = answer_all(questions[:1], "minutes", tmp_path, said.append)
     assert sum("finished before" in line for line in said) == 2
     assert again.answers[0].values == report.answers[0].values
 
 
 def test_a_model_that_fails_does_not_make_a_claim_hold(tmp_path):
     made = question(checks=(Check(what="score of mlstm", measure=score("mlstm"), bar=2.0, at_most=True),))
-    (answer,) = answer_all([made], "minutes", tmp_path, recipe).answers  # mlstm is not among its models
+    (answer,) = answer_all([made], "minutes", tmp_path).answers  # mlstm is not among its models
     assert answer.values == (None,)
     assert answer.verdict == "does not hold here"
     assert "a model failed" in (tmp_path / "report.md").read_text()
@@ -83,7 +83,7 @@ def test_checks():
 
 
 @pytest.mark.parametrize("scale", SCALES)
-@pytest.mark.parametrize("name", QUESTIONS)
+@pytest.mark.parametrize("name", [name for name, asked in QUESTIONS.items() if isinstance(asked, Trained)])
 def test_every_question_can_be_asked(name, scale):
     """Its settings exist, and the models that its checks look at are trained."""
     asked = QUESTIONS[name]
@@ -99,7 +99,23 @@ def test_every_question_can_be_asked(name, scale):
     rows = {m: {"score": 1.0, "nats_per_token": 1.0, "by_context": contexts, "other_lengths": []} for m in setting.models}
     for check in asked.checks:
         assert math.isfinite(check.measure(rows))
-    assert asked.command(scale).startswith("openxlstm compare ")
+    assert asked.command(setting).startswith("openxlstm compare ")
+
+
+def test_the_cost_of_attention_grows_and_that_of_xlstm_does_not(tmp_path, monkeypatch):
+    monkeypatch.setitem(cost.CONTEXTS, "minutes", (16, 512))
+    monkeypatch.setitem(cost.SIZES, "minutes", (32, 2))
+    (answer,) = answer_all([QUESTIONS["cost"]], "minutes", tmp_path).answers
+    rows = answer.evidence.rows
+    assert rows["mlstm"]["state"][0] == rows["mlstm"]["state"][1]
+    assert rows["transformer"]["state"][1] > 20 * rows["transformer"]["state"][0]
+    assert all(x > 0 for columns in rows.values() for what in cost.MEASURED for x in columns[what])
+    assert "| transformer | 512 |" in (tmp_path / "report.md").read_text()
+    assert (tmp_path / "cost" / "cost.png").exists()
+    said = []
+    (again,) = answer_all([QUESTIONS["cost"]], "minutes", tmp_path, said.append).answers
+    assert "  measured before" in said
+    assert again.values == answer.values
 
 
 def test_the_verb(capsys):

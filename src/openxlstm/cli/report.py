@@ -43,10 +43,9 @@ def run(argv: list[str]) -> int:
 
     from openxlstm.experiments import answer_all
     from openxlstm.experiments.report import by_name, summary
-    from openxlstm.recipes import recipe
 
     folder = Path(options.get("out", f"runs/report-{scale}"))
-    report = answer_all(by_name(QUESTIONS, names), scale, folder, recipe, _say)
+    report = answer_all(by_name(QUESTIONS, names), scale, folder, _say)
     if report.interrupted is not None:
         _say(f"interrupted; the same command continues in {folder}")
         return 128 + report.interrupted

@@ -1,7 +1,9 @@
 """What a question is: a claim, what would settle it, and how much of that a scale affords."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 SCALES = ("minutes", "hours", "gpu")
@@ -32,47 +34,40 @@ class Check:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Setting:
-    """How a question is asked at one scale.
+class Evidence:
+    """What was measured for a question.
 
-    models: the patterns that are compared, with equal parameters.
-    seeds: how many, from 0 on.
-    lrs: learning rates of which each model may choose by validation; none = the recipe's.
-    options: settings on top of the recipe, as on the command line.
+    rows: the numbers, by model. table: the same in Markdown. command: what measures them again.
+    figure: a file in the question's folder, if one was drawn. failures: models that could not be measured, and why.
+    interrupted: the signal that ended it before its end.
     """
 
-    models: tuple[str, ...]
-    seeds: int = 1
-    lrs: tuple[float, ...] = ()
-    options: Mapping[str, str] = field(default_factory=dict)
+    rows: Rows
+    table: str
+    command: str
+    figure: str | None = None
+    failures: tuple[str, ...] = ()
+    interrupted: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
-class Question:
-    """A claim about xLSTM and the comparison that tests it.
+class Question(ABC):
+    """A claim about xLSTM and what settles it.
 
     name: short, for the command line and folders.
     claim: what is claimed, in a sentence.
     published: the numbers and where they stand.
-    recipe: what is trained: a recipe for text or a task.
     checks: all must hold.
-    settings: scale -> Setting; a scale that is not there does not ask the question.
     """
 
     name: str
     claim: str
     published: str
-    recipe: str
     checks: tuple[Check, ...]
-    settings: Mapping[str, Setting]
 
-    def command(self, scale: str) -> str:
-        """The command that trains the same models."""
-        setting = self.settings[scale]
-        words = [f"openxlstm compare {self.recipe} --models '{','.join(setting.models)}'"]
-        words.append(f"--seeds {','.join(map(str, range(setting.seeds)))}")
-        words += [f"--lrs {','.join(f'{lr:g}' for lr in setting.lrs)}"] * bool(setting.lrs)
-        return " ".join([*words, *(f"--{name}={value}" for name, value in setting.options.items())])
+    @abstractmethod
+    def ask(self, scale: str, folder: Path, say: Callable[[str], None]) -> Evidence | None:
+        """Measure, or take up what is in the folder; None where the scale does not afford the question."""
 
 
 def score(model: str) -> Callable[[Rows], float]:
@@ -98,3 +93,8 @@ def grown(model: str, context: int) -> Callable[[Rows], float]:
 def less(model: str, than: str) -> Callable[[Rows], float]:
     """A model's nats a token minus another's."""
     return lambda rows: rows[model]["nats_per_token"] - rows[than]["nats_per_token"]
+
+
+def growth(model: str, what: str) -> Callable[[Rows], float]:
+    """A cost at the longest context over that at the shortest. what: "step", "state", "prefill" or "training"."""
+    return lambda rows: rows[model][what][-1] / rows[model][what][0]

@@ -1,6 +1,8 @@
 """The questions. Bars and anchors: xLSTM (arXiv 2405.04517), Zoology (2312.04927), and the re-runs in `tasks.published`."""
 
-from openxlstm.experiments.question import Check, Question, Setting, grown, less, score, share
+from openxlstm.experiments.cost import Cost
+from openxlstm.experiments.question import Check, Question, grown, growth, less, score, share
+from openxlstm.experiments.trained import Setting, Trained
 
 FIGURE_4 = "xLSTM paper, fig. 4: scaled accuracy at lengths 40-256, trained on lengths to 40"
 ONE_THREAD = {"trainer.threads": "1"}
@@ -9,7 +11,7 @@ TRACKERS = ("slstm", "xlstm[1:1]", "mlstm", "lstm", "transformer")
 
 def formal(name: str, claim: str, published: str, checks: tuple[Check, ...], steps: int) -> Question:
     """A formal language: a first answer from one seed and few steps, the answer that counts from five."""
-    return Question(
+    return Trained(
         name=name,
         claim=claim,
         published=f"{FIGURE_4}: {published}",
@@ -61,7 +63,7 @@ QUESTIONS: dict[str, Question] = {
             (Check(what="score of slstm", measure=score("slstm"), bar=0.80),),
             1000,
         ),
-        Question(
+        Trained(
             name="recall",
             claim="Matrix memory stores more: mLSTM recalls pairs that an LSTM of equal size cannot.",
             published="xLSTM paper, fig. 5: xLSTM[1:0] and [1:1] solve 64/4 and 128/8; Zoology, fig. 2: attention 1.00",
@@ -83,7 +85,7 @@ QUESTIONS: dict[str, Question] = {
                 ),
             },
         ),
-        Question(
+        Trained(
             name="nearest_neighbour",
             claim="Exponential gating revises what is stored: sLSTM finds the nearest vector so far, LSTM does not.",
             published="xLSTM paper, fig. 2 (left): test error of LSTM well above xLSTM[0:1]",
@@ -105,7 +107,7 @@ QUESTIONS: dict[str, Question] = {
                 ),
             },
         ),
-        Question(
+        Trained(
             name="extrapolation",
             claim="Long contexts cost no quality: read in windows 32 times as long as in training, the loss does not rise.",
             published="xLSTM paper, fig. 7: perplexity flat from 2,048 to 16,384; Llama's rises steeply",
@@ -140,7 +142,7 @@ QUESTIONS: dict[str, Question] = {
                 ),
             },
         ),
-        Question(
+        Trained(
             name="language",
             claim="On language xLSTM is better than LSTM and level with a Transformer of equal parameters.",
             published="xLSTM paper, table 1 (SlimPajama 15B): xLSTM[7:1] 13.43, Llama 14.25, Mamba 13.70",
@@ -160,6 +162,22 @@ QUESTIONS: dict[str, Question] = {
                 ),
                 "hours": Setting(models=("mlstm", "slstm", "xlstm[1:1]", "lstm", "transformer"), seeds=3, lrs=(1e-3, 3e-3)),
             },
+        ),
+        Cost(
+            name="cost",
+            claim="A token costs the same time and memory at any position; with attention both grow.",
+            published="xLSTM 7B, fig. 4: time and memory of generation constant over the prefix, Llama's grow",
+            checks=(
+                Check(
+                    what="mlstm, step at the longest context over the shortest",
+                    measure=growth("mlstm", "step"),
+                    bar=1.1,
+                    at_most=True,
+                ),
+                Check(what="mlstm, the same of its state", measure=growth("mlstm", "state"), bar=1.0, at_most=True),
+                Check(what="transformer, the same of its step", measure=growth("transformer", "step"), bar=1.5),
+                Check(what="transformer, the same of its state", measure=growth("transformer", "state"), bar=2.0),
+            ),
         ),
     )
 }

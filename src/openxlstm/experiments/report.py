@@ -1,10 +1,9 @@
-"""Asks the questions, one comparison each, and writes the report: report.md, report.html and report.json in one folder.
+"""Asks the questions, one after the other, and writes the report: report.md, report.html and report.json in one folder.
 
-Comparisons are those of `openxlstm compare`: each trained model is a folder named by the hash of its configuration, so a report
-that was interrupted goes on where it was, and asking again costs nothing.
+What is measured is kept in a folder for each question: a report that was interrupted goes on where it was, and asking again
+costs nothing.
 """
 
-import dataclasses
 import html
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,26 +11,22 @@ from pathlib import Path
 from typing import Any
 
 from openxlstm import __version__
-from openxlstm.experiments.question import Check, Question, Rows, Setting, Verdict
+from openxlstm.experiments.question import Check, Evidence, Question, Rows, Verdict
 from openxlstm.files import atomic_path
-from openxlstm.training.compare import Comparison, compare
-from openxlstm.training.config import RunConfig
-from openxlstm.training.options import override
 from openxlstm.training.record import environment, write_json
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A question and what came of it. values: of the checks, None where a model of it failed to train."""
+    """A question and what came of it. values: of the checks, None where a model of it failed."""
 
     question: Question
-    scale: str
-    comparison: Comparison | None
+    evidence: Evidence | None
     values: tuple[float | None, ...] = ()
 
     @property
     def verdict(self) -> Verdict:
-        if self.comparison is None:
+        if self.evidence is None:
             return "not tested at this scale"
         good = [v is not None and check.holds(v) for check, v in zip(self.question.checks, self.values, strict=True)]
         return "holds" if all(good) else "does not hold here"
@@ -51,49 +46,24 @@ def answer_all(
     questions: Sequence[Question],
     scale: str,
     folder: Path,
-    recipe: Callable[[str], RunConfig],
     say: Callable[[str], None] = lambda line: None,
 ) -> Report:
-    """Answer `questions` at a scale (SCALES) and write the report after each. recipe: the run of a recipe's or task's name."""
+    """Answer `questions` at a scale (SCALES) and write the report after each."""
     folder.mkdir(parents=True, exist_ok=True)
     answers: list[Answer] = []
     for number, question in enumerate(questions, 1):
-        setting = question.settings.get(scale)
-        if setting is None:
-            answers.append(Answer(question, scale, None))
-            continue
         say(f"== question {number} of {len(questions)}: {question.name}")
-        found = ask(question, setting, folder / question.name, recipe, say)
+        found = question.ask(scale, folder / question.name, say)
+        if found is None:
+            answers.append(Answer(question, None))
+            continue
         if found.interrupted is not None:
             return Report(folder, scale, tuple(answers), found.interrupted)
-        rows = rows_of(found)
-        answers.append(Answer(question, scale, found, tuple(value(check, rows) for check in question.checks)))
+        answers.append(Answer(question, found, tuple(value(check, found.rows) for check in question.checks)))
         write(Report(folder, scale, tuple(answers)))
     report = Report(folder, scale, tuple(answers))
     write(report)
     return report
-
-
-def ask(
-    question: Question, setting: Setting, folder: Path, recipe: Callable[[str], RunConfig], say: Callable[[str], None]
-) -> Comparison:
-    """The comparison that a question is asked by."""
-    base = override(recipe(question.recipe), setting.options)
-    base = dataclasses.replace(base, name=question.name)
-    return compare(base, setting.models, range(setting.seeds), folder, say, setting.lrs)
-
-
-def rows_of(found: Comparison) -> Rows:
-    """The rows by model, with nats by window length where text was read in several."""
-    rows = {row["model"]: dict(row) for row in found.rows()}
-    for model, row in rows.items():
-        reports = [cell.report for cell in found.chosen(model) if cell.report is not None]
-        if reports and "other_contexts" in reports[0]:
-            parts = [[r["validation"], *r["other_contexts"]] for r in reports]
-            row["by_context"] = {
-                column[0]["context"]: sum(part["nats_per_token"] for part in column) / len(column) for column in zip(*parts)
-            }
-    return rows
 
 
 def value(check: Check, rows: Rows) -> float | None:
@@ -123,12 +93,12 @@ def as_dict(report: Report) -> dict[str, Any]:
                 "claim": answer.question.claim,
                 "published": answer.question.published,
                 "verdict": answer.verdict,
-                "command": answer.question.command(report.scale) if answer.comparison else None,
+                "command": answer.evidence.command if answer.evidence else None,
                 "checks": [
                     {"what": check.what, "measured": found, "bar": check.bar, "at_most": check.at_most}
                     for check, found in zip(answer.question.checks, answer.values)
                 ],
-                "rows": answer.comparison.rows() if answer.comparison else [],
+                "rows": answer.evidence.rows if answer.evidence else {},
             }
             for answer in report.answers
         ],
@@ -165,14 +135,14 @@ def as_markdown(report: Report) -> str:
     for answer in report.answers:
         question = answer.question
         lines += ["", f"## {question.name}: {answer.verdict}", "", question.claim, "", f"Published: {question.published}."]
-        if answer.comparison is None:
+        found = answer.evidence
+        if found is None:
             continue
         lines += ["", *(f"* {spell(c, v)}" for c, v in zip(question.checks, answer.values))]
-        lines += ["", answer.comparison.table(), "", f"```\n{question.command(report.scale)}\n```"]
-        failures = [cell for cell in answer.comparison.cells if cell.failure]
-        lines += ["", *(f"{cell.model}, seed {cell.seed} failed: {cell.failure}" for cell in failures)] if failures else []
-        if (answer.comparison.folder / "compare.png").exists():
-            lines += ["", f"![{question.name}]({answer.comparison.folder.name}/compare.png)"]
+        lines += ["", found.table, "", f"```\n{found.command}\n```"]
+        lines += ["", *(f"Failed: {failure}" for failure in found.failures)] if found.failures else []
+        if found.figure:
+            lines += ["", f"![{question.name}]({question.name}/{found.figure})"]
     return "\n".join(lines) + "\n"
 
 

@@ -1,0 +1,134 @@
+"""What a token costs at the end of a context: training, reading a prompt, one step, and the memory that a model carries."""
+
+import json
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from openxlstm.experiments.question import Evidence, Question, Rows
+from openxlstm.models.config import LanguageModelConfig
+from openxlstm.models.language import LanguageModel
+from openxlstm.models.match import match_parameters
+from openxlstm.models.patterns import expand
+from openxlstm.training.record import canvas, write_json
+
+MODELS = ("mlstm", "slstm", "lstm", "transformer")
+VOCAB = 256
+CONTEXTS = {"minutes": (256, 1024, 4096), "hours": (256, 1024, 4096, 16384), "gpu": (1024, 4096, 16384, 65536)}
+SIZES = {"minutes": (128, 4), "hours": (256, 6), "gpu": (1024, 24)}
+"""Scale -> width and number of blocks; the models have as many parameters as mlstm at that size."""
+MEASURED = {"training": "training, s", "prefill": "prompt, s", "step": "one token, ms", "state": "state, MiB"}
+UNITS = {"training": 1.0, "prefill": 1.0, "step": 1e3, "state": 2**-20}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost(Question):
+    """Times in plain PyTorch, the one that every model here runs in: medians of five, one sequence."""
+
+    def ask(self, scale: str, folder: Path, say: Callable[[str], None]) -> Evidence | None:
+        stored = folder / "cost.json"
+        if stored.exists():
+            say("  measured before")
+            found = json.loads(stored.read_text())
+        else:
+            folder.mkdir(parents=True, exist_ok=True)
+            found = measure(scale, say)
+            write_json(stored, found)
+            draw(found, folder / "cost.png", scale)
+        return Evidence(
+            rows=found,
+            table=as_table(found),
+            command=f"openxlstm report --scale {scale} --only {self.name}",
+            figure="cost.png" if (folder / "cost.png").exists() else None,
+        )
+
+
+def measure(scale: str, say: Callable[[str], None]) -> dict[str, Any]:
+    """Model -> context, training, prefill and step in seconds, state in bytes, each a list over the contexts."""
+    dim, blocks = SIZES[scale]
+    device = "cuda" if scale == "gpu" and torch.cuda.is_available() else "cpu"
+    base = LanguageModelConfig(vocab_size=VOCAB, dim=dim, num_heads=4, blocks=expand("mlstm", blocks))
+    target = LanguageModel(base).num_parameters()
+    found: dict[str, Any] = {}
+    for name in MODELS:
+        torch.manual_seed(0)
+        config = LanguageModelConfig(vocab_size=VOCAB, dim=dim, num_heads=4, blocks=expand(name, blocks))
+        model = LanguageModel(match_parameters(config, target)).to(device)
+        columns: dict[str, list[float]] = {"context": [], **{what: [] for what in MEASURED}}
+        for context in CONTEXTS[scale]:
+            say(f"  {name}, context {context}")
+            for what, number in {"context": context, **at(model, context, device)}.items():
+                columns[what].append(number)
+        found[name] = columns
+    return found
+
+
+def at(model: LanguageModel, context: int, device: str) -> dict[str, float]:
+    """The costs of one model at the end of one context."""
+    ids = torch.randint(VOCAB, (1, context + 1), generator=torch.Generator().manual_seed(0)).to(device)
+
+    def train() -> None:
+        logits, _ = model(ids[:, :-1])
+        torch.nn.functional.cross_entropy(logits[0], ids[0, 1:]).backward()
+        model.zero_grad(set_to_none=True)
+
+    with torch.inference_mode():
+        _, state = model(ids[:, :-1])
+        prefill = seconds(lambda: model(ids[:, :-1]), device, 3)
+        step = seconds(lambda: model(ids[:, -1:], state), device, 15)
+    return {"training": seconds(train, device, 3), "prefill": prefill, "step": step, "state": float(state_bytes(state))}
+
+
+def seconds(run: Callable[[], object], device: str, rounds: int) -> float:
+    """Median time of a call after one that is not counted."""
+    times = []
+    for _ in range(rounds + 1):
+        start = time.perf_counter()
+        run()
+        if device == "cuda":
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times[1:])
+
+
+def state_bytes(state: Any) -> int:
+    """Bytes of all tensors in nested states."""
+    if isinstance(state, Tensor):
+        return state.nbytes
+    return sum(map(state_bytes, state)) if isinstance(state, (tuple, list)) else 0
+
+
+def as_table(found: Rows) -> str:
+    """One line a model and context."""
+    lines = ["| model | context | " + " | ".join(MEASURED.values()) + " |", "|---|---:|" + "---:|" * len(MEASURED)]
+    for model, columns in found.items():
+        for i, context in enumerate(columns["context"]):
+            numbers = (f"{columns[what][i] * UNITS[what]:.3f}" for what in MEASURED)
+            lines.append(f"| {model} | {context:,} | {' | '.join(numbers)} |")
+    return "\n".join(lines)
+
+
+def draw(found: Rows, path: Path, scale: str) -> None:
+    """The four costs over the context, both axes logarithmic."""
+    dim, blocks = SIZES[scale]
+    try:
+        with canvas(
+            path, f"Cost at the end of a context, {blocks} blocks of width {dim}, equal parameters", (11.0, 3.4)
+        ) as paper:
+            for axes, (what, label) in zip(paper.subplots(1, len(MEASURED)), MEASURED.items(), strict=True):
+                for model, columns in found.items():
+                    axes.loglog(
+                        columns["context"], [x * UNITS[what] for x in columns[what]], marker="o", markersize=3, label=model
+                    )
+                axes.set_title(label, fontsize=9)
+                axes.set_xlabel("context")
+                axes.grid(alpha=0.25)
+            axes.legend(frameon=False, fontsize=8)
+    except ImportError:
+        return

@@ -1,0 +1,75 @@
+"""Questions that are settled by training: several models with equal parameters on one recipe or task."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from openxlstm.experiments.question import Evidence, Question, Rows
+from openxlstm.recipes import recipe
+from openxlstm.training.compare import Comparison, compare
+from openxlstm.training.options import override
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """How a question is asked at one scale.
+
+    models: the patterns that are compared, with equal parameters.
+    seeds: how many, from 0 on.
+    lrs: learning rates of which each model may choose by validation; none = the recipe's.
+    options: settings on top of the recipe, as on the command line.
+    """
+
+    models: tuple[str, ...]
+    seeds: int = 1
+    lrs: tuple[float, ...] = ()
+    options: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained(Question):
+    """A question to a comparison, the one of `openxlstm compare`: each trained model is a folder named by the hash of its
+    configuration, so whatever is finished is not trained again.
+
+    recipe: what is trained: a recipe for text or a task.
+    settings: scale -> Setting; a scale that is not there does not ask the question.
+    """
+
+    recipe: str
+    settings: Mapping[str, Setting]
+
+    def ask(self, scale: str, folder: Path, say: Callable[[str], None]) -> Evidence | None:
+        setting = self.settings.get(scale)
+        if setting is None:
+            return None
+        base = dataclasses.replace(override(recipe(self.recipe), setting.options), name=self.name)
+        found = compare(base, setting.models, range(setting.seeds), folder, say, setting.lrs)
+        return Evidence(
+            rows=rows_of(found),
+            table=found.table() if found.cells else "",
+            command=self.command(setting),
+            figure="compare.png" if (folder / "compare.png").exists() else None,
+            failures=tuple(f"{cell.model}, seed {cell.seed}: {cell.failure}" for cell in found.cells if cell.failure),
+            interrupted=found.interrupted,
+        )
+
+    def command(self, setting: Setting) -> str:
+        """The command that trains the same models."""
+        words = [f"openxlstm compare {self.recipe} --models '{','.join(setting.models)}'"]
+        words.append(f"--seeds {','.join(map(str, range(setting.seeds)))}")
+        words += [f"--lrs {','.join(f'{lr:g}' for lr in setting.lrs)}"] * bool(setting.lrs)
+        return " ".join([*words, *(f"--{name}={value}" for name, value in setting.options.items())])
+
+
+def rows_of(found: Comparison) -> Rows:
+    """The rows by model, with nats by window length where text was read in several."""
+    rows = {row["model"]: dict(row) for row in found.rows()}
+    for model, row in rows.items():
+        reports = [cell.report for cell in found.chosen(model) if cell.report is not None]
+        if reports and "other_contexts" in reports[0]:
+            parts = [[r["validation"], *r["other_contexts"]] for r in reports]
+            row["by_context"] = {
+                column[0]["context"]: sum(part["nats_per_token"] for part in column) / len(column) for column in zip(*parts)
+            }
+    return rows
