@@ -54,6 +54,11 @@ def rows(x: Tensor) -> Tensor:
     return x if x.stride(-1) == 1 or x.shape[-1] <= 1 else x.contiguous()
 
 
+def contiguous(*tensors: Tensor | None) -> tuple[Any, ...]:
+    """All of them contiguous; None stays None."""
+    return tuple(None if x is None else x.contiguous() for x in tensors)
+
+
 def address(x: Tensor | None) -> ctypes.c_void_p:
     """Where the numbers of a contiguous tensor are; None becomes a null pointer."""
     return ctypes.c_void_p(None if x is None else x.data_ptr())

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from openxlstm.ops import native
-from openxlstm.ops.native import address, at, rows
+from openxlstm.ops.native import address, at, contiguous, rows
 from openxlstm.ops.operator import differentiable
 
 MAX_WIDTH = 64  # of csrc/conv.cpp
@@ -55,7 +55,7 @@ def conv1d(
 ) -> tuple[Tensor, Tensor]:
     """x [B, T, D], taps [W, D] oldest first, state [B, W - 1, D] -> y [B, T, D] and the last state."""
     x, state = rows(x), rows(state)
-    taps, bias, reset, mask = _contiguous(taps, bias, reset, mask)
+    taps, bias, reset, mask = contiguous(taps, bias, reset, mask)
     y, last = native.empty(x, *x.shape), state.new_empty(state.shape)
     native.library().openxlstm_conv1d_forward(
         at(x), at(state), address(taps), address(bias), address(reset), address(mask), at(y), at(last),
@@ -83,7 +83,7 @@ def conv1d_backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Gradients of x, taps, bias and state."""
     x, state, dy, dlast = rows(x), rows(state), rows(dy), rows(dlast)
-    taps, bias, reset, mask = _contiguous(taps, bias, reset, mask)
+    taps, bias, reset, mask = contiguous(taps, bias, reset, mask)
     dx, dstate = native.empty(x, *x.shape), state.new_empty(state.shape)
     W, D = taps.shape
     sums, work = taps.new_empty(W + 1, D), taps.new_empty(x.shape[0], W + 1, D)
@@ -102,10 +102,6 @@ def _(dy: Any, dlast: Any, x: Tensor, taps: Tensor, bias: Any, state: Tensor, re
 def _sizes(x: Tensor, taps: Tensor) -> tuple[Any, ...]:
     B, T, D = x.shape
     return ctypes.c_int64(B), ctypes.c_int64(T), D, taps.shape[0]
-
-
-def _contiguous(*tensors: Tensor | None) -> tuple[Any, ...]:
-    return tuple(None if x is None else x.contiguous() for x in tensors)
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:

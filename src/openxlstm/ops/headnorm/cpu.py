@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from openxlstm.ops import native
-from openxlstm.ops.native import address, rows
+from openxlstm.ops.native import address, contiguous, rows
 from openxlstm.ops.operator import differentiable
 
 ACTIVATIONS = {"silu": 1, "sigmoid": 2}  # of csrc/headnorm.cpp; 0 is none
@@ -66,7 +66,7 @@ def head_norm(
 ) -> Tensor:
     """kind: which activation, see ACTIVATIONS."""
     h, a, gate = rows(h), _rows(a), _rows(gate)
-    weight, bias, skip = weight.contiguous(), _contiguous(bias), _contiguous(skip)
+    weight, bias, skip = contiguous(weight, bias, skip)
     y = native.empty(h, *h.shape[:2], h.shape[2] * h.shape[3])
     native.library().openxlstm_headnorm_forward(
         _at(h), _at(a), _at(gate), address(weight), address(bias), address(skip), _at(y), *_sizes(h), kind,
@@ -94,7 +94,7 @@ def head_norm_backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of h, weight, bias, skip, a and gate; an empty tensor for what is not there."""
     h, a, gate, dy = rows(h), _rows(a), _rows(gate), rows(dy)
-    weight, bias, skip = weight.contiguous(), _contiguous(bias), _contiguous(skip)
+    weight, bias, skip = contiguous(weight, bias, skip)
     dh, da, dgate = native.empty(h, *h.shape), _empty(a, h), _empty(gate, h)
     sums = h.new_empty(3, h.shape[2] * h.shape[3], dtype=torch.float32)
     native.library().openxlstm_headnorm_backward(
@@ -120,10 +120,6 @@ def _at(x: Tensor | None) -> Any:
 
 def _rows(x: Tensor | None) -> Tensor | None:
     return None if x is None else rows(x)
-
-
-def _contiguous(x: Tensor | None) -> Tensor | None:
-    return None if x is None else x.contiguous()
 
 
 def _empty(x: Tensor | None, like: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from openxlstm.ops import native
-from openxlstm.ops.native import address, at, rows
+from openxlstm.ops.native import address, at, contiguous, rows
 from openxlstm.ops.operator import differentiable
 
 MAX_WIDTH = 64  # of csrc/conv.h
@@ -89,7 +89,7 @@ def qkv_gates(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """u [B, T, D], taps [W, D] oldest first -> a, q, k, v [B, T, D], pre [B, T, G], the last state [B, W - 1, D]."""
     u, state = rows(u), rows(state)
-    taps, tap_bias, reset, mask, Q, K, V, W_if, b_if = _contiguous(taps, tap_bias, reset, mask, Q, K, V, W_if, b_if)
+    taps, tap_bias, reset, mask, Q, K, V, W_if, b_if = contiguous(taps, tap_bias, reset, mask, Q, K, V, W_if, b_if)
     a, q, k, v = (native.empty(u, *u.shape) for _ in range(4))
     pre, last = W_if.new_empty(*u.shape[:2], W_if.shape[0]), state.new_empty(state.shape)
     native.library().openxlstm_qkv_gates_forward(
@@ -131,7 +131,7 @@ def qkv_gates_backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of u, taps, tap_bias, state, Q, K, V and W_if."""
     u, state, da, dq, dk, dv, dlast = (rows(x) for x in (u, state, da, dq, dk, dv, dlast))
-    dpre, taps, tap_bias, reset, mask, Q, K, V, W_if = _contiguous(dpre, taps, tap_bias, reset, mask, Q, K, V, W_if)
+    dpre, taps, tap_bias, reset, mask, Q, K, V, W_if = contiguous(dpre, taps, tap_bias, reset, mask, Q, K, V, W_if)
     du, dstate = native.empty(u, *u.shape), state.new_empty(state.shape)
     dQ, dK, dV, dW_if = (x.new_empty(x.shape) for x in (Q, K, V, W_if))
     W, D = taps.shape
@@ -157,10 +157,6 @@ def _(
 def _sizes(u: Tensor, taps: Tensor, Q: Tensor, W_if: Tensor) -> tuple[Any, ...]:
     B, T, D = u.shape
     return ctypes.c_int64(B), ctypes.c_int64(T), D, taps.shape[0], Q.shape[1], W_if.shape[0]
-
-
-def _contiguous(*tensors: Tensor | None) -> tuple[Any, ...]:
-    return tuple(None if x is None else x.contiguous() for x in tensors)
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
