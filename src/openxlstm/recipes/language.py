@@ -25,7 +25,7 @@ def stdlib() -> RunConfig:
         optimizer=OptimizerConfig(lr=3e-3, weight_decay=0.1),
         schedule=ScheduleConfig(kind="cosine", warmup=100, floor=0.05),
         trainer=TrainerConfig(
-            steps=1200, batch_size=12, context=128, validate_every=250, validate_tokens=65_536, checkpoint_every=100
+            steps=1000, batch_size=12, context=128, validate_every=250, validate_tokens=65_536, checkpoint_every=100
         ),
     )
 
