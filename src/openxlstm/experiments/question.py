@@ -75,14 +75,14 @@ def score(model: str) -> Callable[[Rows], float]:
     return lambda rows: rows[model]["score"]
 
 
-def score_at(model: str, lengths: str) -> Callable[[Rows], float]:
-    """The same at other lengths."""
-    return lambda rows: next(other["score"] for other in rows[model]["other_lengths"] if other["lengths"] == lengths)
-
-
 def share(model: str, of: str) -> Callable[[Rows], float]:
     """A model's score over another's, for scores of which less is better."""
     return lambda rows: rows[model]["score"] / rows[of]["score"]
+
+
+def ahead(model: str, of: str) -> Callable[[Rows], float]:
+    """A model's score minus another's."""
+    return lambda rows: rows[model]["score"] - rows[of]["score"]
 
 
 def grown(model: str, context: int) -> Callable[[Rows], float]:

@@ -1,7 +1,7 @@
 """The questions. Bars and anchors: xLSTM (arXiv 2405.04517), Zoology (2312.04927), and the re-runs in `tasks.published`."""
 
 from openxlstm.experiments.cost import Cost
-from openxlstm.experiments.question import Check, Question, grown, growth, less, score, share
+from openxlstm.experiments.question import Check, Question, ahead, grown, growth, less, score, share
 from openxlstm.experiments.trained import Setting, Trained
 
 FIGURE_4 = "xLSTM paper, fig. 4: scaled accuracy at lengths 40-256, trained on lengths to 40"
@@ -104,6 +104,43 @@ QUESTIONS: dict[str, Question] = {
                     seeds=3,
                     lrs=(2e-3, 5e-3, 1e-2),
                     options={**ONE_THREAD, "model.forget_gate": "exp", "trainer.steps": "4000"},
+                ),
+            },
+        ),
+        Trained(
+            name="listops",
+            claim="xLSTM parses nested lists over hundreds of symbols at least as well as a Transformer.",
+            published="xLSTM paper, table 6, at lengths 500-2000: xLSTM 0.411, LSTM 0.495, Llama 0.379, Mamba 0.325",
+            recipe="listops",
+            checks=(
+                Check(what="accuracy of mlstm", measure=score("mlstm"), bar=0.40),
+                Check(what="accuracy of transformer minus mlstm", measure=ahead("transformer", "mlstm"), bar=0.0, at_most=True),
+            ),
+            settings={
+                "minutes": Setting(
+                    models=("mlstm", "transformer"),
+                    options={
+                        **ONE_THREAD,
+                        "trainer.steps": "300",
+                        "data.train_length": "20-100",
+                        "data.eval_length": "20-100",
+                        "data.test_samples": "512",
+                        "data.report_lengths": "",
+                    },
+                ),
+                "hours": Setting(models=("mlstm", "slstm", "xlstm[1:1]", "lstm", "transformer"), seeds=3, options=ONE_THREAD),
+                "gpu": Setting(
+                    models=("mlstm", "slstm", "xlstm[1:1]", "lstm", "transformer"),
+                    seeds=3,
+                    lrs=(1e-4, 6e-4, 1e-3),
+                    options={
+                        "data.train_length": "500-2000",
+                        "data.eval_length": "500-2000",
+                        "data.report_lengths": "",
+                        "model.dim": "128",
+                        "model.num_blocks": "8",
+                        "trainer.steps": "80000",
+                    },
                 ),
             },
         ),

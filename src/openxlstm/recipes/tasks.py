@@ -14,7 +14,7 @@ def task_recipe(name: str) -> RunConfig:
         return formal_language(name)
     if issubclass(kind, SequentialMNIST):
         return images(name)
-    return {"mqar": recall, "events": events, "event_stream": events}.get(name, vectors)(name)
+    return {"mqar": recall, "events": events, "event_stream": events, "listops": list_operations}.get(name, vectors)(name)
 
 
 def formal_language(name: str) -> RunConfig:
@@ -46,6 +46,18 @@ def recall(name: str) -> RunConfig:
         optimizer=OptimizerConfig(lr=3e-3, weight_decay=0.1, clip=1.0),
         schedule=ScheduleConfig(kind="cosine", warmup=50, floor=0.1),
         trainer=TrainerConfig(steps=600, batch_size=128, validate_every=100, checkpoint_every=100),
+    )
+
+
+def list_operations(name: str) -> RunConfig:
+    """Two mLSTM blocks of width 64: some ten minutes on one core."""
+    base = recall("mqar")
+    return replace(
+        base,
+        name=name,
+        data=TASKS[name](),
+        model=replace(base.model, num_heads=4, qkv_block_size=4),
+        trainer=replace(base.trainer, steps=2000, batch_size=32, validate_every=200),
     )
 
 

@@ -10,6 +10,7 @@ from openxlstm.tasks.events import Events, EventStream
 from openxlstm.tasks.formal_language import FormalLanguage
 from openxlstm.tasks.generated import GeneratedTask
 from openxlstm.tasks.images import PermutedMNIST, SequentialMNIST
+from openxlstm.tasks.list_operations import ListOps
 from openxlstm.tasks.nearest_neighbour import NearestNeighbour
 from openxlstm.tasks.regular import CycleNavigation, EvenPairs, Parity
 from openxlstm.tasks.stack import StackManipulation
@@ -44,6 +45,7 @@ TASKS: dict[str, type[Task]] = {
         Majority,
         MajorityCount,
         OrderedSet,
+        ListOps,
         AssociativeRecall,
         NearestNeighbour,
         Adding,

@@ -74,6 +74,22 @@ ZOOLOGY = {
 }
 """(length, pairs) -> accuracy of multi-query associative recall with two layers."""
 
+_ARENA = "arXiv 2405.04517, table 6"
+LONG_RANGE_ARENA = {
+    "listops": tuple(
+        Anchor(model, score, _ARENA)
+        for model, score in {
+            "Llama": 0.379,
+            "Mamba": 0.325,
+            "RWKV-4": 0.389,
+            "LSTM": 0.275,
+            "LSTM (Block)": 0.495,
+            "xLSTM[1:0]": 0.411,
+        }.items()
+    )
+}
+"""Accuracy on tasks of Long Range Arena; xLSTM is the better of [0:1] and [1:0] in validation, here [1:0]."""
+
 TCN = "arXiv 1803.01271, table 1"
 """Bai, Kolter, Koltun 2018; models of about 70,000 parameters for the adding, copy and image tasks."""
 
