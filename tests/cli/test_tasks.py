@@ -19,7 +19,13 @@ def test_the_list_has_a_line_for_each(capsys):
     assert cli.main(["tasks"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == list(TASKS)
-    assert [line.split()[0] for line in lines if line.endswith("[--data]")] == ["sequential_mnist", "permuted_mnist"]
+    assert [line.split()[0] for line in lines if line.endswith("[--data]")] == [
+        "sequential_mnist",
+        "permuted_mnist",
+        "lra_listops",
+        "lra_text",
+        "lra_retrieval",
+    ]
 
 
 def test_the_list_for_programs(capsys):

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from openxlstm.tasks import TASKS, FormalLanguage
 from openxlstm.tasks.images import SequentialMNIST
+from openxlstm.tasks.long_range_arena import ArenaTask
 from openxlstm.training.config import ModelSettings, OptimizerConfig, RunConfig, ScheduleConfig, TrainerConfig
 
 
@@ -14,6 +15,8 @@ def task_recipe(name: str) -> RunConfig:
         return formal_language(name)
     if issubclass(kind, SequentialMNIST):
         return images(name)
+    if issubclass(kind, ArenaTask):
+        return arena(name)
     return {"mqar": recall, "events": events, "event_stream": events, "listops": list_operations}.get(name, vectors)(name)
 
 
@@ -59,6 +62,12 @@ def list_operations(name: str) -> RunConfig:
         model=replace(base.model, num_heads=4, qkv_block_size=4),
         trainer=replace(base.trainer, steps=2000, batch_size=32, validate_every=200),
     )
+
+
+def arena(name: str) -> RunConfig:
+    """The same for files of Long Range Arena; lengths of thousands take hours on two cores."""
+    base = list_operations("listops")
+    return replace(base, name=name, data=TASKS[name](), trainer=replace(base.trainer, batch_size=16))
 
 
 def events(name: str) -> RunConfig:

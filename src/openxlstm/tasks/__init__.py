@@ -11,6 +11,7 @@ from openxlstm.tasks.formal_language import FormalLanguage
 from openxlstm.tasks.generated import GeneratedTask
 from openxlstm.tasks.images import PermutedMNIST, SequentialMNIST
 from openxlstm.tasks.list_operations import ListOps
+from openxlstm.tasks.long_range_arena import ArenaListOps, ArenaRetrieval, ArenaText
 from openxlstm.tasks.nearest_neighbour import NearestNeighbour
 from openxlstm.tasks.regular import CycleNavigation, EvenPairs, Parity
 from openxlstm.tasks.stack import StackManipulation
@@ -52,6 +53,9 @@ TASKS: dict[str, type[Task]] = {
         CopyMemory,
         SequentialMNIST,
         PermutedMNIST,
+        ArenaListOps,
+        ArenaText,
+        ArenaRetrieval,
         Events,
         EventStream,
     )

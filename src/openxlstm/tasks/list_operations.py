@@ -59,7 +59,7 @@ class ListOps(GeneratedTask):
 
     @property
     def anchors(self) -> tuple[Anchor, ...]:
-        return LONG_RANGE_ARENA["listops"] if self.eval_length == "500-2000" else ()
+        return LONG_RANGE_ARENA["lra_listops"] if self.eval_length == "500-2000" else ()
 
     def chance(self, length: int) -> float:
         """One of ten digits."""
