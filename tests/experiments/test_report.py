@@ -8,7 +8,7 @@ import pytest
 
 from openxlstm.cli.main import main
 from openxlstm.experiments import QUESTIONS, SCALES, Check, Setting, Trained, answer_all, cost
-from openxlstm.experiments.question import grown, score, share
+from openxlstm.experiments.question import grown, rarest_first, score, share
 from openxlstm.recipes import recipe
 from openxlstm.training.options import override
 
@@ -80,6 +80,9 @@ def test_checks():
     rows = {"a": {"score": 1.0, "by_context": {64: 2.0, 2048: 1.5}}, "b": {"score": 4.0}}
     assert share("a", "b")(rows) == 0.25
     assert grown("a", 2048)(rows) == -0.5
+    rows = {"a": {"by_frequency": [5.0, 4.0, 1.0]}, "b": {"by_frequency": [8.0, 6.0, 1.0]}}
+    assert rarest_first("a", "b")(rows) == 1.0
+    assert rarest_first("b", "a")(rows) == -3.0
 
 
 @pytest.mark.parametrize("scale", SCALES)
@@ -96,7 +99,9 @@ def test_every_question_can_be_asked(name, scale):
     for model in setting.models:
         replace(config.model, pattern=model)
     contexts = dict.fromkeys((config.trainer.context, *config.trainer.report_contexts), 1.0)
-    rows = {m: {"score": 1.0, "nats_per_token": 1.0, "by_context": contexts, "other_lengths": []} for m in setting.models}
+    rows = {
+        m: {"score": 1.0, "nats_per_token": 1.0, "by_context": contexts, "by_frequency": [1.0] * 10} for m in setting.models
+    }
     for check in asked.checks:
         assert math.isfinite(check.measure(rows))
     assert asked.command(setting).startswith("openxlstm compare ")

@@ -10,6 +10,7 @@ from openxlstm.models.config import LanguageModelConfig
 from openxlstm.models.language import LanguageModel
 from openxlstm.training import evaluate
 from openxlstm.training import loss as loss_module
+from openxlstm.training.evaluate import count_tokens
 from openxlstm.training.loss import TokenLoss
 
 DOCUMENTS = ["first document, a short one", "the second, ünïcode and more of it " * 3, "third"]
@@ -97,3 +98,25 @@ def test_chunks_change_neither_loss_nor_gradients(model, monkeypatch):
         torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-7)
     assert torch.all(whole[targets == -100] == 0)
     model.train()
+
+
+def test_by_frequency(model, tokens):
+    frequencies = count_tokens(tokens, 257)
+    assert frequencies.tolist() == torch.from_numpy(tokens.read(0, tokens.num_tokens)).bincount(minlength=257).tolist()
+    assert count_tokens(tokens, 257, most=10).sum() == 10
+    found = evaluate(model, tokens, 20, frequencies=frequencies)
+    parts = found.by_frequency
+    assert 5 <= len(parts) <= 10
+    assert sum(count for *_, count in parts) == found.num_tokens
+    assert sum(nats * count for _, _, nats, count in parts) / found.num_tokens == pytest.approx(found.nats_per_token)
+    for (_, high, _, _), (low, _, _, _) in itertools.pairwise(parts):
+        assert high <= low, "from the rarest to the most frequent"
+    assert evaluate(model, tokens, 20).by_frequency is None
+
+
+def test_the_loss_of_each_tenth_is_that_of_its_tokens(tokens):
+    """A model that gives every token the same probability has the same loss everywhere."""
+    flat = LanguageModel(LanguageModelConfig(vocab_size=257, dim=16, num_heads=2, blocks=("mlstm",)))
+    torch.nn.init.zeros_(flat.lm_head.weight)
+    found = evaluate(flat, tokens, 20, frequencies=count_tokens(tokens, 257))
+    assert [nats for _, _, nats, _ in found.by_frequency] == pytest.approx([math.log(257)] * len(found.by_frequency))

@@ -63,6 +63,9 @@ def parser() -> VerbParser:
     how.add_argument("--carry", action="store_true", help="carry the state from window to window: nothing is forgotten")
     how.add_argument("--by-position", action="store_true", help="also the loss by the number of tokens seen before")
     how.add_argument(
+        "--by-frequency", action="store_true", help="also the loss by how often a token stands in the training text"
+    )
+    how.add_argument(
         "--batch-size", type=number(int, least=1), metavar="N", help="windows at once; without it, about 8192 tokens"
     )
     how.add_argument("--precision", choices=("fp32", "bf16"), default="fp32", help="of matrix products")
@@ -83,13 +86,14 @@ def run(argv: Sequence[str]) -> int:
     loaded = load(args)
 
     from openxlstm.inference.load import run_settings
-    from openxlstm.training.evaluate import evaluate
+    from openxlstm.training.evaluate import count_tokens, evaluate
 
     trained = run_settings(loaded.folder.parent)
     text, part, about = open_text(args, loaded, trained)
 
     contexts = args.context or (trained_context(trained),)
     words = None if args.max_tokens else num_words(text, part)
+    frequencies = count_tokens(text.train, text.tokenizer.vocab_size) if args.by_frequency else None
     found = []
     for context in contexts:
         if args.stride and args.stride > context:
@@ -105,6 +109,7 @@ def run(argv: Sequence[str]) -> int:
                 batch_size=args.batch_size,
                 max_tokens=args.max_tokens,
                 num_words=words,
+                frequencies=frequencies,
                 precision=args.precision,
             )
         )
@@ -118,6 +123,8 @@ def run(argv: Sequence[str]) -> int:
         print(table(found))
         if args.by_position:
             print("\n" + position_table(found))
+        if args.by_frequency:
+            print("\n" + frequency_table(found))
     return 0
 
 
@@ -196,6 +203,15 @@ def position_table(found: Sequence[Any]) -> str:
     for start, stop in ranges:
         values = [{(a, b): nats for a, b, nats, _ in e.by_position}.get((start, stop)) for e in found]
         rows.append([f"{start}" if stop == start + 1 else f"{start}-{stop - 1}", *(shown(value, 4) for value in values)])
+    return columns(rows)
+
+
+def frequency_table(found: Sequence[Any]) -> str:
+    """Nats per token for tenths of the tokens, the rarest in the training text first; one column for each context."""
+    rows = [["times in training", "tokens", *(f"nats at {e.context}" for e in found)]]
+    for parts in zip(*(e.by_frequency for e in found)):
+        low, high, _, count = parts[0]
+        rows.append([f"{low:,}-{high:,}", f"{count:,}", *(f"{part[2]:.4f}" for part in parts)])
     return columns(rows)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from openxlstm.cli.arguments import say
 from openxlstm.errors import UserError
 
-TEXT_ONLY = ("data", "max_tokens", "context", "stride", "carry", "by_position", "batch_size", "tokenizer")
+TEXT_ONLY = ("data", "max_tokens", "context", "stride", "carry", "by_position", "by_frequency", "batch_size", "tokenizer")
 
 
 def is_about_task(run: str | None) -> bool:

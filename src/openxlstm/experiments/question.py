@@ -90,6 +90,16 @@ def grown(model: str, context: int) -> Callable[[Rows], float]:
     return lambda rows: rows[model]["by_context"][context] - rows[model]["by_context"][min(rows[model]["by_context"])]
 
 
+def rarest_first(model: str, than: str) -> Callable[[Rows], float]:
+    """By how many nats a model's gain over another is larger in the rarest tenth of the tokens than in any other tenth."""
+
+    def measure(rows: Rows) -> float:
+        gains = [b - a for a, b in zip(rows[model]["by_frequency"], rows[than]["by_frequency"], strict=True)]
+        return gains[0] - max(gains[1:])
+
+    return measure
+
+
 def less(model: str, than: str) -> Callable[[Rows], float]:
     """A model's nats a token minus another's."""
     return lambda rows: rows[model]["nats_per_token"] - rows[than]["nats_per_token"]

@@ -1,7 +1,7 @@
 """The questions. Bars and anchors: xLSTM (arXiv 2405.04517), Zoology (2312.04927), and the re-runs in `tasks.published`."""
 
 from openxlstm.experiments.cost import Cost
-from openxlstm.experiments.question import Check, Question, ahead, grown, growth, less, score, share
+from openxlstm.experiments.question import Check, Question, ahead, grown, growth, less, rarest_first, score, share
 from openxlstm.experiments.trained import Setting, Trained
 
 FIGURE_4 = "xLSTM paper, fig. 4: scaled accuracy at lengths 40-256, trained on lengths to 40"
@@ -177,6 +177,23 @@ QUESTIONS: dict[str, Question] = {
                         "trainer.report_contexts": "256,2048",
                     },
                 ),
+            },
+        ),
+        Trained(
+            name="rare_tokens",
+            claim="Matrix memory helps most where a token is rare: there the gain over an LSTM is largest.",
+            published="xLSTM paper, fig. 2 (right): mLSTM's perplexity on rare tokens of WikiText-103 well below LSTM's",
+            recipe="stdlib",
+            checks=(
+                Check(
+                    what="nats gained by mlstm over lstm in the rarest tenth, beyond those in any other",
+                    measure=rarest_first("mlstm", "lstm"),
+                    bar=0.0,
+                ),
+            ),
+            settings={
+                "minutes": Setting(models=("mlstm", "lstm"), options={**ONE_THREAD, "trainer.steps": "300"}),
+                "hours": Setting(models=("mlstm", "lstm", "transformer"), seeds=3, options=ONE_THREAD),
             },
         ),
         Trained(

@@ -63,12 +63,14 @@ class Trained(Question):
 
 
 def rows_of(found: Comparison) -> Rows:
-    """The rows by model, with nats by window length where text was read in several."""
+    """The rows by model, with nats by window length and by tenths of the tokens, the rarest first, where it is text."""
     rows = {row["model"]: dict(row) for row in found.rows()}
     for model, row in rows.items():
         reports = [cell.report for cell in found.chosen(model) if cell.report is not None]
         if reports and "other_contexts" in reports[0]:
             parts = [[r["validation"], *r["other_contexts"]] for r in reports]
+            tenths = [r["validation"]["by_frequency"] for r in reports]
+            row["by_frequency"] = [sum(part[2] for part in column) / len(column) for column in zip(*tenths)]
             row["by_context"] = {
                 column[0]["context"]: sum(part["nats_per_token"] for part in column) / len(column) for column in zip(*parts)
             }

@@ -23,7 +23,9 @@ class Evaluation:
 
     nats_per_token, perplexity = exp of it; num_tokens that were predicted; context they were predicted in; bits_per_byte of the
     UTF-8 text (None where its size is unknown); by_position: (first, last + 1, nats per token, tokens) for ranges of the number
-    of tokens seen before, in powers of two; word_perplexity (None where words were not counted).
+    of tokens seen before, in powers of two; word_perplexity (None where words were not counted); by_frequency: (fewest, most,
+    nats per token, tokens) for tenths of the tokens, from those that are rarest in the training text to the most frequent, with
+    how often they stand there (None where that was not given).
     """
 
     nats_per_token: float
@@ -32,6 +34,7 @@ class Evaluation:
     bits_per_byte: float | None
     by_position: tuple[tuple[int, int, float, int], ...]
     word_perplexity: float | None = None
+    by_frequency: tuple[tuple[int, int, float, int], ...] | None = None
 
     @property
     def perplexity(self) -> float:
@@ -86,6 +89,7 @@ def evaluate(
     max_tokens: int | None = None,
     num_bytes: int | None = None,
     num_words: int | None = None,
+    frequencies: Tensor | None = None,
     precision: str = "fp32",
     rank: int = 0,
     world_size: int = 1,
@@ -98,6 +102,7 @@ def evaluate(
         text is read as `batch_size` streams).
     max_tokens: only the first so many tokens. num_bytes, num_words: size of the text, for bits per byte and word perplexity;
         num_bytes None takes it from the dataset when all of it is read.
+    frequencies: [V] int64, how often each token stands in the training text, for the loss by frequency.
     rank, world_size: this process's share of each batch; the sums are added up over the default process group.
 
     The model is put in evaluation mode and left in the mode it had.
@@ -113,6 +118,7 @@ def evaluate(
         batch_size = -(-batch_size // world_size) * world_size
     windows = EvalWindows(part, context, batch_size, stride, carry=carry)
     sums = torch.zeros(2, windows.context, dtype=torch.float64, device=device)  # nats and tokens by place in the window
+    by_id = None if frequencies is None else torch.zeros(2, len(frequencies), dtype=torch.float64, device=device)
     state: Any = None
     was_training = loss.training
     loss.eval()
@@ -125,10 +131,16 @@ def evaluate(
             scored = batch.scored
             sums[0] += torch.where(scored, nats, 0.0).sum(0, dtype=torch.float64)
             sums[1] += scored.sum(0)
+            if by_id is not None:
+                ids = batch.targets[scored]
+                by_id[0].index_add_(0, ids, nats[scored].double())
+                by_id[1].index_add_(0, ids, torch.ones_like(ids, dtype=torch.float64))
     finally:
         loss.train(was_training)
     if world_size > 1:
         torch.distributed.all_reduce(sums)
+        if by_id is not None:
+            torch.distributed.all_reduce(by_id)
     nats_at, count_at = sums.cpu()
     total, count = float(nats_at.sum()), int(count_at.sum())
     return Evaluation(
@@ -138,12 +150,38 @@ def evaluate(
         bits_per_byte=total / math.log(2) / num_bytes if num_bytes else None,
         by_position=_ranges(nats_at, count_at),
         word_perplexity=math.exp(min(total / num_words, 700)) if num_words else None,
+        by_frequency=None
+        if by_id is None or frequencies is None
+        else _tenths(by_id[0].cpu(), by_id[1].cpu(), frequencies.cpu()),
     )
 
 
 def some(reset: Tensor) -> Tensor | None:
     """`reset`, or None where nothing is reset, which leaves faster ways open."""
     return reset if bool(reset.any()) else None
+
+
+def count_tokens(tokens: Any, vocab_size: int, most: int = 20_000_000) -> Tensor:
+    """How often each token stands in a dataset, [V] int64; of a long one, in its first `most` tokens."""
+    found = np.zeros(vocab_size, np.int64)
+    step = 1 << 20
+    for start in range(0, min(tokens.num_tokens, most), step):
+        found += np.bincount(tokens.read(start, min(start + step, tokens.num_tokens, most)), minlength=vocab_size)
+    return torch.from_numpy(found)
+
+
+def _tenths(nats: Tensor, counts: Tensor, frequencies: Tensor) -> tuple[tuple[int, int, float, int], ...]:
+    """All occurrences of a token are in the tenth in which the middle one of them is."""
+    order = frequencies.argsort(stable=True)
+    order = order[counts[order] > 0]
+    upto = counts[order].cumsum(0)
+    tenth = ((upto - counts[order] / 2) * 10 / upto[-1]).long() if len(order) else order
+    found = []
+    for number in tenth.unique().tolist():
+        ids = order[tenth == number]
+        often, count = frequencies[ids], int(counts[ids].sum())
+        found.append((int(often.min()), int(often.max()), float(nats[ids].sum()) / count, count))
+    return tuple(found)
 
 
 def _ranges(nats: Tensor, counts: Tensor) -> tuple[tuple[int, int, float, int], ...]:

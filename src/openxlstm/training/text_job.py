@@ -13,7 +13,7 @@ from openxlstm.data.tokenizer import fingerprint
 from openxlstm.errors import UserError
 from openxlstm.training.baselines import Squeezed, split_text, word_count, xz
 from openxlstm.training.config import ModelSettings, RunConfig, build_model_config
-from openxlstm.training.evaluate import Evaluation, evaluate
+from openxlstm.training.evaluate import Evaluation, count_tokens, evaluate
 from openxlstm.training.job import Job
 from openxlstm.training.loss import TokenLoss
 from openxlstm.training.progress import note
@@ -77,7 +77,8 @@ class TextJob(Job):
         documents = split_text(self._data, self.text, "validation") if rank == 0 else None
         num_words = agree_on(None if documents is None else word_count(documents), world)
         num_words = num_words if self.text.tokenizer.kind in ("words", "bpe", "huggingface") else None
-        found = self._evaluate(loss, rank, world, num_words=num_words)
+        frequencies = count_tokens(self.text.train, self.text.tokenizer.vocab_size)
+        found = self._evaluate(loss, rank, world, num_words=num_words, frequencies=frequencies)
         trainer = self.config.trainer
         contexts = [c for c in trainer.report_contexts if c != trainer.validation_window]
         others = [self._evaluate(loss, rank, world, context=c) for c in contexts]
