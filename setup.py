@@ -30,6 +30,8 @@ FLAGS = [
 ]  # fmt: skip
 if os.environ.get("OPENXLSTM_SANITIZE"):  # for tests: memory errors and undefined behaviour end the process (see .ci/run)
     FLAGS += ["-O1", "-g", "-fno-omit-frame-pointer", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
+if os.environ.get("OPENXLSTM_VARIANTS"):  # only these, separated by commas
+    VARIANTS = {name: VARIANTS[name] for name in os.environ["OPENXLSTM_VARIANTS"].split(",")}
 SOURCES = sorted(str(path) for path in Path("csrc").glob("*.cpp"))
 HEADERS = sorted(str(path) for path in Path("csrc").glob("*.h"))
 

@@ -109,12 +109,14 @@ def variant() -> str:
     return runnable()[0]
 
 
+@functools.cache
 def runnable() -> tuple[str, ...]:
-    """Those of VARIANTS that this processor can run, widest first. torch knows the processor already."""
-    if platform.machine().lower() not in ("x86_64", "amd64"):
-        return ("baseline",)
-    capability = torch.backends.cpu.get_cpu_capability()
-    return VARIANTS[{"AVX512": 0, "AVX2": 1}.get(capability, 2) :]
+    """Those of VARIANTS that this processor can run and that were compiled, widest first; all that it can run where none was.
+    torch knows the processor already."""
+    names: tuple[str, ...] = ("baseline",)
+    if platform.machine().lower() in ("x86_64", "amd64"):
+        names = VARIANTS[{"AVX512": 0, "AVX2": 1}.get(torch.backends.cpu.get_cpu_capability(), 2) :]
+    return tuple(name for name in names if _path(name).exists()) or names
 
 
 @contextmanager
@@ -146,7 +148,7 @@ def describe() -> str:
 
 @functools.cache
 def _load(name: str) -> tuple[ctypes.CDLL | None, str | None]:
-    path = Path(__file__).with_name(f"_cpu_{name}.so")
+    path = _path(name)
     if not path.exists():
         return None, "the kernels were not compiled when openxlstm was installed (it needs g++ or clang++; then reinstall)"
     try:
@@ -157,6 +159,10 @@ def _load(name: str) -> tuple[ctypes.CDLL | None, str | None]:
     if abi != ABI:
         return None, f"{path.name} was compiled from another version (ABI {abi}, not {ABI}); reinstall openxlstm"
     return found, None
+
+
+def _path(name: str) -> Path:
+    return Path(__file__).with_name(f"_cpu_{name}.so")
 
 
 def _after_fork() -> None:
