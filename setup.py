@@ -29,7 +29,7 @@ FLAGS = [
     "-fvisibility=hidden", "-fno-exceptions", "-fno-rtti", "-Wall", "-Wno-psabi", "-Wno-unknown-pragmas",
 ]  # fmt: skip
 if os.environ.get("OPENXLSTM_SANITIZE"):  # for tests: memory errors and undefined behaviour end the process (see .ci/run)
-    FLAGS += ["-O1", "-g", "-fno-omit-frame-pointer", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
+    FLAGS += ["-O1", "-g1", "-fno-omit-frame-pointer", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
 if os.environ.get("OPENXLSTM_VARIANTS"):  # only these, separated by commas
     VARIANTS = {name: VARIANTS[name] for name in os.environ["OPENXLSTM_VARIANTS"].split(",")}
 SOURCES = sorted(str(path) for path in Path("csrc").glob("*.cpp"))
