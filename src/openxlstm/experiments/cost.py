@@ -126,6 +126,11 @@ def draw(found: Rows, path: Path, scale: str) -> None:
                     axes.loglog(
                         columns["context"], [x * UNITS[what] for x in columns[what]], marker="o", markersize=3, label=model
                     )
+                if what == "step":
+                    axes.set_yscale("linear")
+                    axes.set_ylim(bottom=0)
+                axes.set_xticks(CONTEXTS[scale], [f"{context:,}" for context in CONTEXTS[scale]])
+                axes.set_xticks([], minor=True)
                 axes.set_title(label, fontsize=9)
                 axes.set_xlabel("context")
                 axes.grid(alpha=0.25)
