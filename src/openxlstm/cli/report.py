@@ -1,9 +1,8 @@
 """`openxlstm report --scale minutes`."""
 
-import sys
 from pathlib import Path
 
-from openxlstm.cli.arguments import did_you_mean
+from openxlstm.cli.arguments import did_you_mean, say
 from openxlstm.errors import UserError
 
 OWN = {
@@ -45,9 +44,9 @@ def run(argv: list[str]) -> int:
     from openxlstm.experiments.report import by_name, summary
 
     folder = Path(options.get("out", f"runs/report-{scale}"))
-    report = answer_all(by_name(QUESTIONS, names), scale, folder, _say)
+    report = answer_all(by_name(QUESTIONS, names), scale, folder, say)
     if report.interrupted is not None:
-        _say(f"interrupted; the same command continues in {folder}")
+        say(f"interrupted; the same command continues in {folder}")
         return 128 + report.interrupted
     print(f"{summary(report.answers)}\n\nreport: {folder / 'report.md'}, {folder / 'report.html'}")
     return 0
@@ -64,7 +63,3 @@ def help_text() -> str:
         "  openxlstm report --only parity,recall\n"
         "  openxlstm report --scale hours"
     )
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)

@@ -77,7 +77,8 @@ def value(check: Check, rows: Rows) -> float | None:
 def write(report: Report) -> None:
     """report.json, report.md and report.html."""
     write_json(report.folder / "report.json", as_dict(report))
-    for name, text in (("report.md", as_markdown(report)), ("report.html", as_html(report))):
+    markdown = as_markdown(report)
+    for name, text in (("report.md", markdown), ("report.html", as_html(markdown, report.scale))):
         with atomic_path(report.folder / name) as aside:
             aside.write_text(text, encoding="utf-8")
 
@@ -152,8 +153,8 @@ td,th{border-bottom:1px solid #ddd;padding:.3rem .6rem;text-align:left}
 pre{background:#f5f5f3;padding:.7rem;overflow-x:auto;font-size:.85rem}img{max-width:100%}"""
 
 
-def as_html(report: Report) -> str:
-    """The Markdown of this module as a page that needs nothing else: the few forms that it uses."""
+def as_html(markdown: str, scale: str) -> str:
+    """The Markdown of `as_markdown` as a page that needs nothing else: the few forms that it uses."""
     body: list[str] = []
     table: list[str] = []
     items: list[str] = []
@@ -171,7 +172,7 @@ def as_html(report: Report) -> str:
             body.append("<ul>" + "".join(f"<li>{html.escape(item)}</li>" for item in items) + "</ul>")
             items.clear()
 
-    for line in as_markdown(report).splitlines():
+    for line in markdown.splitlines():
         if line.startswith("```"):
             if code is not None:
                 body.append("<pre>" + html.escape("\n".join(code)) + "</pre>")
@@ -193,7 +194,7 @@ def as_html(report: Report) -> str:
             elif line:
                 body.append(f"<p>{html.escape(line)}</p>")
     flush()
-    title = f"Does xLSTM deliver? Scale {report.scale}"
+    title = f"Does xLSTM deliver? Scale {scale}"
     return f'<!doctype html><meta charset="utf-8"><title>{title}</title><style>{STYLE}</style>\n' + "\n".join(body) + "\n"
 
 

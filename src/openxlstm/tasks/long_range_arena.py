@@ -112,25 +112,22 @@ class ArenaTask(Task):
         """One of the three parts. Raises UserError, with file, line and reason, for files that are not the task's."""
         if not self.source:
             raise UserError(f"task {self.name} needs --data: {self.needs}")
-        found = _read(type(self), self.source, split)
-        few = self.test_samples if split == "test" and self.test_samples else len(found.ids)
-        ids = [ids[: self.max_length or None] for ids in found.ids[:few]]
-        return Sequences(ids, found.labels[:few])
+        return _read(self, split)
 
-    @classmethod
     @abstractmethod
-    def read(cls, folder: Path, split: Split) -> Iterable[tuple[NDArray[np.uint16], int]]:
-        """Token ids, from 1 on, and class of every sequence of a part."""
+    def read(self, folder: Path, split: Split) -> Iterable[tuple[NDArray[np.uint16], int]]:
+        """Token ids, from 1 on and cut to `max_length`, and class of every sequence of a part."""
 
 
 @lru_cache(maxsize=6)
-def _read(kind: type[ArenaTask], source: str, split: Split) -> Sequences:
-    folder = Path(source)
+def _read(task: ArenaTask, split: Split) -> Sequences:
+    folder = Path(task.source)
     if not folder.is_dir():
-        raise UserError(f"{source}: no such folder; task {kind.name} needs {kind.needs}")
-    pairs = list(kind.read(folder, split))
+        raise UserError(f"{task.source}: no such folder; task {task.name} needs {task.needs}")
+    few = task.test_samples if split == "test" and task.test_samples else None
+    pairs = list(task.read(folder, split))[:few]  # all are read: a malformed line is refused wherever it stands
     if not pairs:
-        raise UserError(f"{source}: there is nothing for {split} in it; task {kind.name} needs {kind.needs}")
+        raise UserError(f"{task.source}: there is nothing for {split} in it; task {task.name} needs {task.needs}")
     return Sequences([ids for ids, _ in pairs], torch.tensor([label for _, label in pairs]))
 
 
@@ -180,8 +177,7 @@ class ArenaListOps(ArenaTask):
     classes: ClassVar[int] = 10
     vocab_size: ClassVar[int] = len(TOKENS)
 
-    @classmethod
-    def read(cls, folder: Path, split: Split) -> Iterator[tuple[NDArray[np.uint16], int]]:
+    def read(self, folder: Path, split: Split) -> Iterator[tuple[NDArray[np.uint16], int]]:
         """The brackets `(` and `)`, which say nothing that the lists do not, are left out as usual."""
         number_of = {symbol: number for number, symbol in enumerate(TOKENS)}
         part = {"train": "train", "validation": "val", "test": "test"}[split]
@@ -195,7 +191,7 @@ class ArenaListOps(ArenaTask):
                 raise UserError(f"{path}, line {number}: {error.args[0]!r} is no symbol of ListOps") from None
             if not tab or target not in {str(d) for d in range(10)} or not len(ids):
                 raise UserError(f"{path}, line {number}: expected an expression, a tab and a digit, got {line[:60]!r}")
-            yield ids, int(target)
+            yield ids[: self.max_length or None], int(target)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,8 +214,7 @@ class ArenaText(ArenaTask):
 
     max_length: int = 4000
 
-    @classmethod
-    def read(cls, folder: Path, split: Split) -> Iterator[tuple[NDArray[np.uint16], int]]:
+    def read(self, folder: Path, split: Split) -> Iterator[tuple[NDArray[np.uint16], int]]:
         part = "test" if split == "test" else "train"
         files = [sorted((folder / part / name).glob("*.txt")) for name in ("neg", "pos")]
         for both in zip(*files):
@@ -229,7 +224,7 @@ class ArenaText(ArenaTask):
                     text = path.read_bytes()
                     if not text:
                         raise UserError(f"{path}: is empty")
-                    yield as_bytes(text), label
+                    yield as_bytes(text[: self.max_length or None]), label
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -252,8 +247,7 @@ class ArenaRetrieval(ArenaTask):
 
     max_length: int = 4000
 
-    @classmethod
-    def read(cls, folder: Path, split: Split) -> Iterator[tuple[NDArray[np.uint16], int]]:
+    def read(self, folder: Path, split: Split) -> Iterator[tuple[NDArray[np.uint16], int]]:
         part = {"train": "train", "validation": "eval", "test": "test"}[split]
         for path, number, line in lines_of(folder, f"new_aan_pairs.{part}.tsv"):
             fields = line.split("\t")
@@ -262,16 +256,5 @@ class ArenaRetrieval(ArenaTask):
                     f"{path}, line {number}: expected 0 or 1, two names and two texts between tabs, got {len(fields)} fields "
                     f"that begin with {fields[0][:20]!r}"
                 )
-            one, other = (field.encode() for field in fields[3:])
-            yield as_bytes(SEPARATOR.join((one, other))), int(float(fields[0]))
-
-    def sequences(self, split: Split) -> Sequences:
-        """Cuts each text, not the pair."""
-        found = _read(type(self), self.source, split) if self.source else super().sequences(split)
-        few = self.test_samples if split == "test" and self.test_samples else len(found.ids)
-        cut = self.max_length or None
-        ids = []
-        for pair in found.ids[:few]:
-            border = int((pair == 1).argmax())  # 1 is the separator
-            ids.append(np.concatenate([pair[:border][:cut], pair[border : border + 1], pair[border + 1 :][:cut]]))
-        return Sequences(ids, found.labels[:few])
+            texts = (field.encode()[: self.max_length or None] for field in fields[3:])
+            yield as_bytes(SEPARATOR.join(texts)), int(float(fields[0]))

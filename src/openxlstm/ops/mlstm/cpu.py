@@ -119,7 +119,7 @@ def mlstm_cpu(
     the chunks, the stabilisers before them, and n q. q, k, v [B, T, H, *] with contiguous rows; the rest is float32, and the
     state contiguous."""
     h, C, n, m, states, m_in, nq = _outputs(q, v, chunk_size, keep)
-    reset, mask = _bytes(reset), _bytes(mask)
+    reset, mask = native.contiguous(reset, mask)
     p = problem(
         q, k, v, i_pre, f_pre, reset, mask, normalize, sigmoid_input, eps, chunk_size,
         C0=C0, n0=n0, m0=m0, h=h, C=C, n=n, m=m, states=states if keep else None, m_in=m_in, nq=nq if keep else None,
@@ -134,7 +134,7 @@ def _outputs(
     B, T, H, K = q.shape
     V = v.shape[-1]
     chunks = -(-T // chunk_size)
-    width = native.library().openxlstm_vector_width()
+    width = native.vector_width()
     padded_K, padded_V = (-(-x // width) * width for x in (K, V))
     new, single = native.empty, torch.float32
     return (
@@ -146,10 +146,6 @@ def _outputs(
         new(q, B * H, chunks + 1, dtype=torch.float64),
         new(q, B * H, T if keep else 0, dtype=single),
     )
-
-
-def _bytes(flags: Tensor | None) -> Tensor | None:
-    return None if flags is None else flags.contiguous()
 
 
 @mlstm_cpu.register_fake
@@ -200,7 +196,7 @@ def mlstm_cpu_backward(
     dq, dk, dv, di_pre, df_pre, dC0, dn0 = gradients
     dh = torch.zeros_like(dv) if dh is None else rows(dh)
     dC, dn = (None if x is None else x.contiguous() for x in (dC, dn))
-    reset, mask = _bytes(reset), _bytes(mask)
+    reset, mask = native.contiguous(reset, mask)
     p = problem(
         q, k, v, i_pre, f_pre, reset, mask, normalize, sigmoid_input, eps, chunk_size,
         C=C, n=n, states=states, m_in=m_in, nq=nq, dh=dh, dC=dC, dn=dn,

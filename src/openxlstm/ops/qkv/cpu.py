@@ -167,10 +167,9 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
 
 def _backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
     u, taps, tap_bias, state, reset, mask, Q, K, V, W_if = ctx.saved_tensors
-    shapes = [u] * 4 + [W_if.new_empty(0).expand(*u.shape[:2], 0), state]
+    kinds = [(u, u.shape)] * 4 + [(W_if, (*u.shape[:2], W_if.shape[0])), (state, state.shape)]
     da, dq, dk, dv, dpre, dlast = (
-        g if g is not None else like.new_zeros((*u.shape[:2], W_if.shape[0]) if i == 4 else like.shape)
-        for i, (g, like) in enumerate(zip(grads, shapes, strict=True))
+        g if g is not None else like.new_zeros(shape) for g, (like, shape) in zip(grads, kinds, strict=True)
     )
     du, dtaps, dtap_bias, dstate, dQ, dK, dV, dW_if = qkv_gates_backward(
         da, dq, dk, dv, dpre, dlast, u, taps, tap_bias, state, reset, mask, Q, K, V, W_if, ctx.silu
