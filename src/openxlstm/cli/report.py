@@ -41,10 +41,11 @@ def run(argv: list[str]) -> int:
             raise UserError(f"unknown question {name!r}{did_you_mean(name, QUESTIONS)}")
 
     from openxlstm.experiments import answer_all
-    from openxlstm.experiments.report import by_name, summary
+    from openxlstm.experiments.report import summary
 
     folder = Path(options.get("out", f"runs/report-{scale}"))
-    report = answer_all(by_name(QUESTIONS, names), scale, folder, say)
+    chosen = [question for name, question in QUESTIONS.items() if not names or name in names]
+    report = answer_all(chosen, scale, folder, say)
     if report.interrupted is not None:
         say(f"interrupted; the same command continues in {folder}")
         return 128 + report.interrupted

@@ -6,7 +6,9 @@ from openxlstm.experiments.trained import Setting, Trained
 
 FIGURE_4 = "xLSTM paper, fig. 4: scaled accuracy at lengths 40-256, trained on lengths to 40"
 ONE_THREAD = {"trainer.threads": "1"}
-TRACKERS = ("slstm", "xlstm[1:1]", "mlstm", "lstm", "transformer")
+FIRST_LOOK = {**ONE_THREAD, "data.test_samples": "512", "data.report_lengths": ""}
+EVERY = ("mlstm", "slstm", "xlstm[1:1]", "lstm", "transformer")
+"""The models that an answer that counts compares."""
 
 
 def formal(name: str, claim: str, published: str, checks: tuple[Check, ...], steps: int) -> Question:
@@ -20,10 +22,10 @@ def formal(name: str, claim: str, published: str, checks: tuple[Check, ...], ste
         settings={
             "minutes": Setting(
                 models=("slstm", "mlstm", "transformer"),
-                options={**ONE_THREAD, "trainer.steps": str(steps), "data.test_samples": "512", "data.report_lengths": ""},
+                options={**FIRST_LOOK, "trainer.steps": str(steps)},
             ),
-            "hours": Setting(models=TRACKERS, seeds=5, options=ONE_THREAD),
-            "gpu": Setting(models=TRACKERS, seeds=5, lrs=(1e-3, 3e-3, 1e-2), options={"trainer.steps": "20000"}),
+            "hours": Setting(models=EVERY, seeds=5, options=ONE_THREAD),
+            "gpu": Setting(models=EVERY, seeds=5, lrs=(1e-3, 3e-3, 1e-2), options={"trainer.steps": "20000"}),
         },
     )
 
@@ -73,12 +75,10 @@ QUESTIONS: dict[str, Question] = {
                 Check(what="accuracy of lstm", measure=score("lstm"), bar=0.60, at_most=True),
             ),
             settings={
-                "minutes": Setting(
-                    models=("mlstm", "lstm"), options={**ONE_THREAD, "data.test_samples": "512", "data.report_lengths": ""}
-                ),
-                "hours": Setting(models=("mlstm", "slstm", "xlstm[1:1]", "lstm", "transformer"), seeds=3, options=ONE_THREAD),
+                "minutes": Setting(models=("mlstm", "lstm"), options=FIRST_LOOK),
+                "hours": Setting(models=EVERY, seeds=3, options=ONE_THREAD),
                 "gpu": Setting(
-                    models=("mlstm", "slstm", "xlstm[1:1]", "lstm", "transformer"),
+                    models=EVERY,
                     seeds=3,
                     lrs=(1e-3, 3e-3, 1e-2),
                     options={"data.vocab_size": "8192", "trainer.steps": "10000"},
@@ -97,7 +97,7 @@ QUESTIONS: dict[str, Question] = {
             settings={
                 "minutes": Setting(
                     models=("slstm", "lstm"),
-                    options={**ONE_THREAD, "model.forget_gate": "exp", "data.test_samples": "512", "data.report_lengths": ""},
+                    options={**FIRST_LOOK, "model.forget_gate": "exp"},
                 ),
                 "hours": Setting(
                     models=("slstm", "lstm", "mlstm", "transformer"),
@@ -120,17 +120,15 @@ QUESTIONS: dict[str, Question] = {
                 "minutes": Setting(
                     models=("mlstm", "transformer"),
                     options={
-                        **ONE_THREAD,
+                        **FIRST_LOOK,
                         "trainer.steps": "300",
                         "data.train_length": "20-100",
                         "data.eval_length": "20-100",
-                        "data.test_samples": "512",
-                        "data.report_lengths": "",
                     },
                 ),
-                "hours": Setting(models=("mlstm", "slstm", "xlstm[1:1]", "lstm", "transformer"), seeds=3, options=ONE_THREAD),
+                "hours": Setting(models=EVERY, seeds=3, options=ONE_THREAD),
                 "gpu": Setting(
-                    models=("mlstm", "slstm", "xlstm[1:1]", "lstm", "transformer"),
+                    models=EVERY,
                     seeds=3,
                     lrs=(1e-4, 6e-4, 1e-3),
                     options={
@@ -166,7 +164,7 @@ QUESTIONS: dict[str, Question] = {
                     },
                 ),
                 "hours": Setting(
-                    models=("mlstm", "slstm", "xlstm[1:1]", "lstm", "transformer"),
+                    models=EVERY,
                     seeds=3,
                     options={
                         **ONE_THREAD,
@@ -214,7 +212,7 @@ QUESTIONS: dict[str, Question] = {
                 "minutes": Setting(
                     models=("xlstm[1:1]", "lstm", "transformer"), options={**ONE_THREAD, "trainer.steps": "200"}
                 ),
-                "hours": Setting(models=("mlstm", "slstm", "xlstm[1:1]", "lstm", "transformer"), seeds=3, lrs=(1e-3, 3e-3)),
+                "hours": Setting(models=EVERY, seeds=3, lrs=(1e-3, 3e-3)),
             },
         ),
         Cost(

@@ -5,7 +5,7 @@ costs nothing.
 """
 
 import html
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,16 +54,12 @@ def answer_all(
     for number, question in enumerate(questions, 1):
         say(f"== question {number} of {len(questions)}: {question.name}")
         found = question.ask(scale, folder / question.name, say)
-        if found is None:
-            answers.append(Answer(question, None))
-            continue
-        if found.interrupted is not None:
+        if found is not None and found.interrupted is not None:
             return Report(folder, scale, tuple(answers), found.interrupted)
-        answers.append(Answer(question, found, tuple(value(check, found.rows) for check in question.checks)))
+        values = () if found is None else tuple(value(check, found.rows) for check in question.checks)
+        answers.append(Answer(question, found, values))
         write(Report(folder, scale, tuple(answers)))
-    report = Report(folder, scale, tuple(answers))
-    write(report)
-    return report
+    return Report(folder, scale, tuple(answers))
 
 
 def value(check: Check, rows: Rows) -> float | None:
@@ -196,11 +192,3 @@ def as_html(markdown: str, scale: str) -> str:
     flush()
     title = f"Does xLSTM deliver? Scale {scale}"
     return f'<!doctype html><meta charset="utf-8"><title>{title}</title><style>{STYLE}</style>\n' + "\n".join(body) + "\n"
-
-
-def by_name(questions: Mapping[str, Question], names: Sequence[str]) -> list[Question]:
-    """The questions named, in the order of the report; KeyError for one that does not exist."""
-    for name in names:
-        if name not in questions:
-            raise KeyError(name)
-    return [question for name, question in questions.items() if not names or name in names]
