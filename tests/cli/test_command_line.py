@@ -160,6 +160,20 @@ def test_as_a_program():
     assert done.stderr.startswith("openxlstm: error: unknown verb")
 
 
+@pytest.mark.parametrize("processes, last", [("1", "shutdown\n"), ("2", "")])
+def test_one_of_several_processes_ends_without_the_interpreters_shutdown(processes, last):
+    """Threads of gloo that let go of a tensor during the shutdown would abort it."""
+    code = (
+        "import atexit, sys; atexit.register(print, 'shutdown'); sys.argv = ['openxlstm', *sys.argv[1:]];"
+        "from openxlstm.cli.main import main; sys.exit(main())"
+    )
+    environment = os.environ | {"WORLD_SIZE": processes}
+    for word, exit_code, printed in (("--version", 0, f"openxlstm {openxlstm.__version__}\n"), ("--versoin", 2, "")):
+        done = subprocess.run([sys.executable, "-c", code, word], capture_output=True, text=True, env=environment)
+        assert (done.returncode, done.stdout) == (exit_code, printed + last)
+        assert (done.stderr != "") == (exit_code == 2)
+
+
 def test_a_closed_pipe_is_quiet():
     env = os.environ | {"PYTHONPATH": str(ROOT / "src")}
     command = f"{sys.executable} -m openxlstm | true"

@@ -51,7 +51,25 @@ def help_text() -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code. argv: without the program's name; None takes sys.argv."""
-    args = list(sys.argv[1:] if argv is None else argv)
+    if argv is not None:
+        return outcome(list(argv))
+    code = outcome(sys.argv[1:])
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        leave(code)
+    return code
+
+
+def leave(code: int) -> None:
+    """End one of several processes without the interpreter's shutdown: gloo's threads live as long as anything holds a sharded
+    parameter, and one that lets go of a tensor during the shutdown aborts the process (PyTorch's issue 190489)."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
+
+
+def outcome(args: list[str]) -> int:
+    """Run one command line and return its exit code; what it raises becomes one line."""
     try:
         code = dispatch(args)
         sys.stdout.flush()
