@@ -160,7 +160,7 @@ def test_as_a_program():
     assert done.stderr.startswith("openxlstm: error: unknown verb")
 
 
-@pytest.mark.parametrize("processes, last", [("1", "shutdown\n"), ("2", "")])
+@pytest.mark.parametrize(("processes", "last"), [("1", "shutdown\n"), ("2", "")])
 def test_one_of_several_processes_ends_without_the_interpreters_shutdown(processes, last):
     """Threads of gloo that let go of a tensor during the shutdown would abort it."""
     code = (

@@ -1,10 +1,16 @@
 import json
+import signal
+import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+import torch
 
 from openxlstm.errors import UserError
 from openxlstm.training.compare import compare
+
+SOURCE = Path(__file__).parents[2] / "src"
 
 
 @pytest.fixture
@@ -45,6 +51,55 @@ def test_a_cell_that_fails_is_reported_and_the_others_go_on(base, tmp_path):
     assert failed
     assert "not finite" in failed[0].failure
     assert "0 of 1" in found.table()
+
+
+def test_side_by_side_finds_the_same(base, tmp_path, monkeypatch):
+    """In processes of their own, results in the order that was asked for; a cell that fails says why."""
+    monkeypatch.setenv("PYTHONPATH", str(SOURCE))
+    models = ["slstm", "lstm"]
+    said = []
+    found = compare(base, models, [0, 1], tmp_path / "two", said.append, jobs=2)
+    alone = compare(base, models, [0, 1], tmp_path / "one")
+    assert [(c.model, c.seed) for c in found.cells] == [(c.model, c.seed) for c in alone.cells]
+    for mine, other in zip(found.cells, alone.cells):
+        assert mine.folder.name == other.folder.name
+        assert mine.report["validation"]["nats_per_token"] == other.report["validation"]["nats_per_token"]
+    assert sum(line.endswith("done") for line in said) == 4
+    assert not [*(tmp_path / "two").glob("*.log"), *(tmp_path / "two").glob("lstm*.json")], "nothing is left of finished ones"
+    said.clear()
+    compare(base, models, [0, 1], tmp_path / "two", said.append, jobs=2)
+    assert sum("finished before" in line for line in said) == 4
+    wild = replace(base, optimizer=replace(base.optimizer, lr=1e30, clip=0.0), trainer=replace(base.trainer, max_bad_steps=1))
+    (cell,) = compare(wild, ["mlstm"], [0], tmp_path / "wild", jobs=2).cells
+    assert cell.report is None
+    assert "not finite" in cell.failure
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_side_by_side_is_interrupted_and_goes_on(base, tmp_path, command, number):
+    """A signal reaches the trainings, which keep their checkpoints; nobody is left behind, and the same command continues."""
+    path = tmp_path / "run.json"
+    path.write_text(json.dumps(replace(base, trainer=replace(base.trainer, steps=400, validate_every=400)).to_dict()))
+    words = ("compare", "--config", path, "--models", "slstm,lstm", "--jobs", "2", "--out", tmp_path / "cmp")
+    process = command(*words)
+    until = time.monotonic() + 100
+    while len([*(tmp_path / "cmp").glob("*/checkpoints/last.pt")]) < 2:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert "interrupted; the same command continues in" in err
+    begun = {file: file.stat().st_mtime_ns for file in (tmp_path / "cmp").glob("*/config.json")}
+    steps = [torch.load(file.parent / "checkpoints" / "last.pt", weights_only=True)["step"] for file in begun]
+    assert len(steps) == 2
+    assert all(0 < step < 400 for step in steps), "neither finished nor thrown away"
+    process = command(*words)
+    out, err = process.communicate(timeout=150)
+    assert process.returncode == 0, err
+    assert "| slstm |" in out
+    assert {file: file.stat().st_mtime_ns for file in begun} == begun, "resumed, not begun again"
 
 
 def test_mistakes_are_found_before_training(base, tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from openxlstm.errors import UserError
@@ -11,6 +12,7 @@ OWN = {
     "models": f"A,B,...  patterns as in --model.pattern, split at commas (default: {MODELS})",
     "seeds": "N,N,...  (default: 0)",
     "lrs": "X,X,...  learning rates to try with every model; the best in validation is shown (default: the recipe's)",
+    "jobs": "N  trainings at a time, each in a process of its own, with the cores divided between them (default: 1)",
     "data": "FILE|FOLDER  short for --data.source",
     "config": "FILE  settings as JSON; options on the command line come on top",
     "out": "FOLDER  where runs, table and figure go (default: runs/compare-NAME-HASH; the same command continues there)",
@@ -46,9 +48,11 @@ def run(argv: list[str]) -> int:
     if any(lr <= 0 for lr in lrs):
         raise UserError(f"--lrs={own['lrs']} must be positive")
 
+    jobs = parse_jobs(own)
+
     from openxlstm.training.compare import compare
 
-    found = compare(config, models, seeds, Path(own["out"]) if "out" in own else None, say=_say, lrs=lrs)
+    found = compare(config, models, seeds, Path(own["out"]) if "out" in own else None, say=_say, lrs=lrs, jobs=jobs)
     if found.interrupted is not None:
         _say(f"interrupted; the same command continues in {found.folder}")
         return 128 + found.interrupted
@@ -62,6 +66,16 @@ def run(argv: list[str]) -> int:
                 print(f"\n{cell.model}, {rate}seed {cell.seed} failed: {cell.failure}")
         print(f"\nfigure: {found.folder / 'compare.png'}\ntable:  {found.folder / 'compare.json'}")
     return 1 if all(cell.report is None for cell in found.cells) else 0
+
+
+def parse_jobs(own: Mapping[str, str]) -> int:
+    """The option --jobs, of `report` too."""
+    from openxlstm.training.options import parse_value
+
+    jobs = parse_value(int, own.get("jobs", "1"), "--jobs")
+    if jobs < 1:
+        raise UserError(f"--jobs={jobs} must be at least 1")
+    return jobs
 
 
 def help_text() -> str:

@@ -3,12 +3,14 @@
 from pathlib import Path
 
 from openxlstm.cli.arguments import did_you_mean, say
+from openxlstm.cli.compare import parse_jobs
 from openxlstm.errors import UserError
 
 OWN = {
     "scale": "minutes|hours|gpu  what it may cost: an hour on two cores, a night on two cores, a GPU (default: minutes)",
     "only": "NAME,NAME  these questions alone",
     "out": "FOLDER  where runs and report go (default: runs/report-SCALE; the same command continues there)",
+    "jobs": "N  trainings at a time (default: 1)",
     "list": "print the questions and stop",
     "help": "this text",
 }
@@ -40,12 +42,14 @@ def run(argv: list[str]) -> int:
         if name not in QUESTIONS:
             raise UserError(f"unknown question {name!r}{did_you_mean(name, QUESTIONS)}")
 
+    jobs = parse_jobs(options)
+
     from openxlstm.experiments import answer_all
     from openxlstm.experiments.report import summary
 
     folder = Path(options.get("out", f"runs/report-{scale}"))
     chosen = [question for name, question in QUESTIONS.items() if not names or name in names]
-    report = answer_all(chosen, scale, folder, say)
+    report = answer_all(chosen, scale, folder, say, jobs)
     if report.interrupted is not None:
         say(f"interrupted; the same command continues in {folder}")
         return 128 + report.interrupted
@@ -56,11 +60,11 @@ def run(argv: list[str]) -> int:
 def help_text() -> str:
     own = "\n".join(f"  --{option:<8}{text}" for option, text in OWN.items())
     return (
-        "usage: openxlstm report [--scale minutes] [--only NAME,NAME] [--out FOLDER]\n\n"
+        "usage: openxlstm report [--scale minutes] [--only NAME,NAME] [--out FOLDER] [--jobs N]\n\n"
         "Asks of each claim about xLSTM whether it holds on this machine: trains the models that can tell, with equal\n"
         "parameters, and writes a report that puts claim, published number and measurement side by side.\n\n"
         f"options:\n{own}\n\n"
         "examples:\n"
         "  openxlstm report --only parity,recall\n"
-        "  openxlstm report --scale hours"
+        "  openxlstm report --scale hours --jobs 2"
     )

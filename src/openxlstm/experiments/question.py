@@ -66,8 +66,9 @@ class Question(ABC):
     checks: tuple[Check, ...]
 
     @abstractmethod
-    def ask(self, scale: str, folder: Path, say: Callable[[str], None]) -> Evidence | None:
-        """Measure, or take up what is in the folder; None where the scale does not afford the question."""
+    def ask(self, scale: str, folder: Path, say: Callable[[str], None], jobs: int = 1) -> Evidence | None:
+        """Measure, or take up what is in the folder; None where the scale does not afford the question. jobs: trainings at a
+        time; times are taken of one alone."""
 
 
 def score(model: str) -> Callable[[Rows], float]:

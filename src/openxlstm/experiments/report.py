@@ -47,13 +47,14 @@ def answer_all(
     scale: str,
     folder: Path,
     say: Callable[[str], None] = lambda line: None,
+    jobs: int = 1,
 ) -> Report:
-    """Answer `questions` at a scale (SCALES) and write the report after each."""
+    """Answer `questions` at a scale (SCALES) and write the report after each. jobs: trainings at a time."""
     folder.mkdir(parents=True, exist_ok=True)
     answers: list[Answer] = []
     for number, question in enumerate(questions, 1):
         say(f"== question {number} of {len(questions)}: {question.name}")
-        found = question.ask(scale, folder / question.name, say)
+        found = question.ask(scale, folder / question.name, say, jobs)
         if found is not None and found.interrupted is not None:
             return Report(folder, scale, tuple(answers), found.interrupted)
         values = () if found is None else tuple(value(check, found.rows) for check in question.checks)

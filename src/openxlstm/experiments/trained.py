@@ -39,12 +39,12 @@ class Trained(Question):
     recipe: str
     settings: Mapping[str, Setting]
 
-    def ask(self, scale: str, folder: Path, say: Callable[[str], None]) -> Evidence | None:
+    def ask(self, scale: str, folder: Path, say: Callable[[str], None], jobs: int = 1) -> Evidence | None:
         setting = self.settings.get(scale)
         if setting is None:
             return None
         base = dataclasses.replace(override(recipe(self.recipe), setting.options), name=self.name)
-        found = compare(base, setting.models, range(setting.seeds), folder, say, setting.lrs)
+        found = compare(base, setting.models, range(setting.seeds), folder, say, setting.lrs, jobs)
         return Evidence(
             rows=rows_of(found),
             table=found.table() if found.cells else "",

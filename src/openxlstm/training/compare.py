@@ -2,10 +2,8 @@
 
 import dataclasses
 import hashlib
-import json
 import math
 import re
-import shutil
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,20 +15,9 @@ from openxlstm.errors import UserError
 from openxlstm.files import atomic_path
 from openxlstm.tasks import Task
 from openxlstm.training import compare_task
+from openxlstm.training.cells import Cell, Order, train_all
 from openxlstm.training.config import RunConfig
 from openxlstm.training.record import canvas, curve, read_metrics, write_json
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One model with one learning rate and one seed. report is None where the training failed, and then `failure` says why."""
-
-    model: str
-    lr: float
-    seed: int
-    folder: Path
-    report: dict[str, Any] | None
-    failure: str | None = None
 
 
 @dataclass(frozen=True)
@@ -127,13 +114,15 @@ def compare(
     folder: Path | None = None,
     say: Callable[[str], None] = lambda line: None,
     lrs: Sequence[float] = (),
+    jobs: int = 1,
 ) -> Comparison:
     """Train each of `models` (patterns, as in ModelSettings) with each of `lrs` and `seeds`, all else as in `base`.
 
     Each has as many parameters, to 1 %, as `base.model` (or as its `num_parameters` says). lrs: peak learning rates, of which
-    each model is shown with the best (see Comparison); none = that of `base`. Every cell is a run folder under
-    `folder` (default runs/compare-NAME-HASH), named by a hash of its configuration, the data and the version of this package:
-    finished cells are not trained again, interrupted ones are resumed. Writes compare.json, compare.md and compare.png.
+    each model is shown with the best (see Comparison); none = that of `base`. jobs: trainings at a time; more than one, each in
+    a process of its own. Every cell is a run folder under `folder` (default runs/compare-NAME-HASH), named by a hash of its
+    configuration, the data and the version of this package: finished cells are not trained again, interrupted ones are resumed.
+    Writes compare.json, compare.md and compare.png.
     """
     from openxlstm.models.count import count_parameters
     from openxlstm.training.job import open_job
@@ -158,6 +147,7 @@ def compare(
         for lr in lrs or (base.optimizer.lr,)
         for seed in seeds
     }
+
     for (model, _, _), config in configs.items():  # before hours of training, not after
         try:
             job.model_config(config.model)
@@ -166,40 +156,24 @@ def compare(
     if folder is None:
         folder = Path("runs", f"compare-{base.name}-{identity(base, job.fingerprint)}")
     folder.mkdir(parents=True, exist_ok=True)
-    cells: list[Cell] = []
+    orders = {}
+    for number, (key, config) in enumerate(configs.items(), 1):
+        model, lr, seed = key
+        title = f"[{number}/{len(configs)}] {model}, {f'lr {lr:g}, ' if lrs else ''}seed {seed}"
+        orders[key] = Order(model, lr, seed, config, folder / f"{config.name}-{identity(config, job.fingerprint)}", title)
+    cells: dict[tuple[str, float, int], Cell] = {}
     stopped: int | None = None
-    for number, ((model, lr, seed), config) in enumerate(configs.items(), 1):
-        place = folder / f"{config.name}-{identity(config, job.fingerprint)}"
-        say(f"[{number}/{len(configs)}] {model}, {f'lr {lr:g}, ' if lrs else ''}seed {seed}: {place}")
-        cell, stopped = train_cell(model, lr, seed, config, place, say)
-        if stopped is not None:
-            break
-        cells.append(cell)
-        write(Comparison(base, target, folder, tuple(cells)))
-    return Comparison(base, target, folder, tuple(cells), stopped)
 
+    def found() -> Comparison:
+        return Comparison(base, target, folder, tuple(cells[key] for key in orders if key in cells), stopped)
 
-def train_cell(
-    model: str, lr: float, seed: int, config: RunConfig, place: Path, say: Callable[[str], None]
-) -> tuple[Cell, int | None]:
-    """Train, resume, or take what is there. Also returns the signal that stopped the training, if one did."""
-    from openxlstm.training.run import train
-
-    finished = place / "report.json"
-    if finished.exists():
-        say("  finished before")
-        return Cell(model, lr, seed, place, json.loads(finished.read_text())), None
-    try:
-        if (place / "checkpoints" / "last.pt").exists():
-            result = train(resume=place)
-        else:
-            if place.exists():  # stopped before its first checkpoint
-                shutil.rmtree(place)
-            result = train(config, run_dir=place)
-    except UserError as error:
-        say(f"  failed: {error}")
-        return Cell(model, lr, seed, place, None, str(error)), None
-    return Cell(model, lr, seed, place, result.report), result.interrupted
+    for key, cell, signal in train_all(orders, jobs, say):
+        if signal is not None:
+            stopped = signal
+            continue
+        cells[key] = cell
+        write(found())
+    return found()
 
 
 def objective(report: dict[str, Any]) -> float:
