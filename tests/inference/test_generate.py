@@ -32,7 +32,7 @@ def model():
     return make_model("mlstm", "slstm")
 
 
-@pytest.fixture(scope="module", params=["mlstm,slstm", "mlstm_large", "lstm", "attention", "mlstm,slstm,attention"])
+@pytest.fixture(scope="module", params=["mlstm,slstm", "mlstm_large", "lstm", "attention", "ssd", "mlstm,slstm,attention"])
 def any_model(request):
     return make_model(*request.param.split(","))
 

@@ -428,6 +428,7 @@ def test_models_that_are_refused():
     watched = make_model()
     watched.stack.blocks[1].register_forward_hook(lambda *_: None)
     assert "forward hooks" in refuses(watched)
+    assert refuses(make_model(blocks=("mlstm", "ssd"))) == "stack.blocks.1 is a SSDBlock, which has no native step"
     with pytest.raises(ValueError, match=r"cannot be decoded natively: stack\.blocks\.0\.up is a Sequential"):
         NativeDecoder(adapted)
 

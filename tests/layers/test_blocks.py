@@ -6,12 +6,23 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from openxlstm.layers import BLOCKS, HeadNorm, HeadwiseLinear, LayerNorm, MLSTMBlock, MLSTMLargeBlock, RMSNorm, SLSTMBlock
+from openxlstm.layers import (
+    BLOCKS,
+    HeadNorm,
+    HeadwiseLinear,
+    LayerNorm,
+    MLSTMBlock,
+    MLSTMLargeBlock,
+    RMSNorm,
+    SLSTMBlock,
+    SSDBlock,
+)
 from openxlstm.layers.attention import keep_recent
 from openxlstm.layers.feedforward import hidden_size
 from openxlstm.layers.init import power_law_init
 from openxlstm.ops import state as states
 from openxlstm.testing import relative_error
+from openxlstm.testing.conformance import shake
 
 
 def count(module: torch.nn.Module) -> int:
@@ -108,6 +119,39 @@ def test_start_of_the_large_block() -> None:
     assert block.ffn.down.weight.std().item() == pytest.approx(2 / (3 * math.sqrt(64)), rel=0.05)
 
 
+def test_start_of_the_ssd_block() -> None:
+    torch.manual_seed(0)
+    block = SSDBlock(64, 64, num_blocks=3)
+    A, dt = block.A_log.exp(), F.softplus(block.dt.bias)
+    assert 1 <= A.min() < 3 < 14 < A.max() <= 16
+    assert 0.001 <= dt.min() < 0.002 < 0.05 < dt.max() <= 0.1001
+    assert dt.log().mean().item() == pytest.approx(math.log(0.01), abs=0.5)  # as many in 0.001..0.01 as in 0.01..0.1
+    assert torch.equal(block.D, torch.ones(64))
+    assert block.up.weight.std().item() == pytest.approx(math.sqrt(2 / (5 * 64)), rel=0.05)
+    assert block.down.weight.std().item() == pytest.approx(2 / (3 * math.sqrt(64)), rel=0.05)
+
+
+def test_ssd_is_the_equations_of_mamba_2() -> None:
+    """Written out with the paper's names: x, B, C from a convolution, one step of the memory after another."""
+    torch.manual_seed(0)
+    block = shake(SSDBlock(6, 3, state_dim=5).double())
+    u = torch.randn(1, 7, 6, dtype=torch.float64)
+    inner, H = 12, 3
+    normed = block.norm(u)
+    z, xBC = block.up(normed)[0].split((inner, inner + 10), -1)
+    taps = F.conv1d(F.pad(xBC.T, (3, 0)), block.conv.weight[:, None], block.conv.bias, groups=inner + 10)
+    x, B, C = F.silu(taps).T.split((inner, 5, 5), -1)
+    dt, A = F.softplus(block.dt(normed))[0], -block.A_log.exp()
+    y, memory = [], torch.zeros(H, 4, 5, dtype=torch.float64)
+    for t in range(7):
+        x_t = x[t].view(H, 4)
+        memory = (dt[t] * A).exp()[:, None, None] * memory + dt[t, :, None, None] * x_t[:, :, None] * B[t]
+        y.append((memory @ C[t] + block.D[:, None] * x_t).flatten())
+    y = torch.stack(y) * F.silu(z)
+    y = y / (y.square().mean(-1, keepdim=True) + 1e-5).sqrt() * block.out_norm.weight
+    torch.testing.assert_close(block(u)[0][0], u[0] + block.down(y))
+
+
 def test_soft_cap_bounds_the_gates() -> None:
     torch.manual_seed(0)
     block = MLSTMLargeBlock(16, 2)
@@ -177,6 +221,8 @@ def test_attention_is_torch_attention_with_rope() -> None:
         (lambda: MLSTMBlock(7, 4), "projection_factor \\* dim=14 is not divisible by num_heads=4"),
         (lambda: SLSTMBlock(8, 0), "num_heads=0"),
         (lambda: MLSTMLargeBlock(12, 4), "qk_factor"),
+        (lambda: SSDBlock(7, 4), "projection_factor \\* dim=14 is not divisible by num_heads=4"),
+        (lambda: SSDBlock(8, 4, state_dim=0), "state_dim must be at least 1, got 0"),
         (lambda: BLOCKS["attention"](12, 4), "rotary"),
         (lambda: HeadwiseLinear(10, 3), "not divisible"),
     ],

@@ -24,6 +24,7 @@ def test_block(name: str, check) -> None:
         ("mlstm", dict(conv_width=0)),
         ("slstm", dict(conv_width=0, forget_gate="exp")),
         ("mlstm_large", dict(input_gate="sigmoid", normalize=False, bias=True)),
+        ("ssd", dict(conv_width=0, state_dim=3, projection_factor=1.5)),
         ("mlstm_large", dict(qk_factor=1.0, v_factor=2.0, gate_soft_cap=None)),
     ],
     ids=str,

@@ -62,7 +62,7 @@ def paper(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("changes", [{}, {"tie_embeddings": True}, {"norm": "none"}, {"logit_soft_cap": 3.0}], ids=str)
 def test_round_trip(changes: dict, tmp_path: Path) -> None:
-    model = build(vocab_size=31, dim=32, blocks=expand("mlstm,slstm,mlstm_large,lstm,attention"), **changes)
+    model = build(vocab_size=31, dim=32, blocks=expand("mlstm,slstm,mlstm_large,lstm,attention,ssd"), **changes)
     model.save_pretrained(tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["config.json", "model.safetensors"]
     loaded = LanguageModel.from_pretrained(tmp_path)

@@ -10,7 +10,7 @@ from openxlstm import LanguageModel, LanguageModelConfig
 from openxlstm.models.patterns import expand
 from openxlstm.ops.state import leaves, map_state
 
-MIXED = expand("mlstm,slstm,mlstm_large,lstm,attention")
+MIXED = expand("mlstm,slstm,mlstm_large,lstm,attention,ssd")
 TOLERANCE = 1e-10  # float64: rounding of a few thousand operations
 
 
@@ -146,7 +146,7 @@ def test_bad_ids(ids: Tensor, message: str) -> None:
 
 def test_state_of_another_model() -> None:
     _, state = build()(tokens(1, 2))
-    with pytest.raises(ValueError, match="the state has 4 entries, the stack 5 blocks"):
+    with pytest.raises(ValueError, match="the state has 4 entries, the stack 6 blocks"):
         build()(tokens(1, 2), state[:4])
 
 

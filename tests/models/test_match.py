@@ -12,7 +12,7 @@ from openxlstm.models.language import LanguageModel
 from openxlstm.models.match import TOLERANCE, match_parameters
 from openxlstm.models.patterns import expand
 
-PATTERNS = ("mlstm", "slstm", "xlstm[1:1]", "lstm", "attention", "mlstm_large", "mlstm,slstm,attention,mlstm,slstm,lstm")
+PATTERNS = ("mlstm", "slstm", "xlstm[1:1]", "lstm", "attention", "mlstm_large", "ssd", "mlstm,slstm,attention,mlstm,ssd,lstm")
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)
@@ -48,7 +48,7 @@ def test_match_moves_inner_widths_before_the_model_width() -> None:
     assert twin == replace(config, ffn_factor=twin.ffn_factor, ffn_multiple=8)
 
 
-SMALL = ("mlstm", "slstm", "xlstm[1:1]", "mlstm_large", "lstm", "transformer")
+SMALL = ("mlstm", "slstm", "xlstm[1:1]", "mlstm_large", "lstm", "transformer", "ssd")
 
 
 @pytest.mark.parametrize("pattern", SMALL)

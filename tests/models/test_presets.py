@@ -79,5 +79,16 @@ def test_changes_and_unknown_names() -> None:
     ids=str,
 )
 def test_count_is_the_model(changes: dict) -> None:
-    config = LanguageModelConfig(vocab_size=37, dim=32, blocks=expand("mlstm,slstm,mlstm_large,lstm,attention"), **changes)
+    config = LanguageModelConfig(vocab_size=37, dim=32, blocks=expand("mlstm,slstm,mlstm_large,lstm,attention,ssd"), **changes)
     assert count_parameters(config) == LanguageModel(config).num_parameters()
+
+
+def test_ssd_has_the_parameters_of_mamba_2() -> None:
+    """The smallest published model (24 blocks of 768, heads of 64, state of 128, tied embedding of 50277 tokens rounded up to
+    50288), from the shapes of its weights: in_proj, conv1d, dt_bias, A_log and D, norm, out_proj, the block's norm."""
+    d, inner, N, H, V = 768, 1536, 128, 24, 50288
+    block = d * (2 * inner + 2 * N + H) + 5 * (inner + 2 * N) + 3 * H + inner + inner * d + d
+    config = LanguageModelConfig(
+        vocab_size=V, dim=d, blocks=expand("ssd", 24), ssd_num_heads=H, norm="rms", tie_embeddings=True
+    )
+    assert count_parameters(config) == 24 * block + V * d + d == 128_989_632

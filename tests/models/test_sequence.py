@@ -76,7 +76,7 @@ def test_counted_parameters_are_the_models(changes: dict[str, Any]) -> None:
     assert count_parameters(model.config) == model.num_parameters()
 
 
-@pytest.mark.parametrize("block", ["mlstm", "slstm", "lstm", "attention"])
+@pytest.mark.parametrize("block", ["mlstm", "slstm", "lstm", "attention", "ssd"])
 def test_small_twins(block: str) -> None:
     """Widths in multiples of 8 jump by 6 % from one to the next at this size."""
     config = SequenceConfig(dim=32, num_heads=1, blocks=(block,) * 2, num_outputs=3, vocab_size=3)

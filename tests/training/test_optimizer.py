@@ -10,7 +10,7 @@ from openxlstm.models.language import LanguageModel
 from openxlstm.training import OptimizerConfig, ScheduleConfig, build_optimizer, lr_factor, parameter_groups
 from openxlstm.training.optimizer import check_partition
 
-ALL_BLOCKS = ("mlstm", "slstm", "mlstm_large", "lstm", "attention")
+ALL_BLOCKS = ("mlstm", "slstm", "mlstm_large", "lstm", "attention", "ssd")
 
 
 def model(**options):
@@ -36,6 +36,9 @@ def test_groups_hold_every_parameter_once_and_decay_matrices_alone():
     assert len(recurrent) == 2, "the kernels of sLSTM and LSTM are decayed"
     biases = [name for name in free if name.endswith(".b")]
     assert len(biases) == 2, "their gate biases are [4, H, D] and still biases"
+    ssd = f"stack.blocks.{ALL_BLOCKS.index('ssd')}."
+    assert {ssd + name for name in ("A_log", "D", "dt.bias")} <= free
+    assert {ssd + name for name in ("up.weight", "dt.weight")} <= decayed
 
 
 def test_a_tied_head_follows_the_embedding():

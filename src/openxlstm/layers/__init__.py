@@ -11,6 +11,7 @@ from openxlstm.layers.mlstm import MLSTMBlock
 from openxlstm.layers.mlstm_large import MLSTMLargeBlock
 from openxlstm.layers.norm import HeadNorm, LayerNorm, RMSNorm
 from openxlstm.layers.slstm import SLSTMBlock
+from openxlstm.layers.ssd import SSDBlock
 
 BLOCKS: dict[str, type[nn.Module]] = {
     "mlstm": MLSTMBlock,
@@ -18,6 +19,7 @@ BLOCKS: dict[str, type[nn.Module]] = {
     "mlstm_large": MLSTMLargeBlock,
     "lstm": LSTMBlock,
     "attention": AttentionBlock,
+    "ssd": SSDBlock,
 }
 """Every block takes (dim, num_heads, *, num_blocks, dropout, norm_eps, ...) and is called as
 `y, state = block(x, state=None, *, reset=None, mask=None)`."""
@@ -35,4 +37,5 @@ __all__ = [
     "MLSTMLargeBlock",
     "RMSNorm",
     "SLSTMBlock",
+    "SSDBlock",
 ]

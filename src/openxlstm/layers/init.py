@@ -23,6 +23,13 @@ def linspace_init(bias: Tensor, start: float, end: float) -> Tensor:
         return bias.copy_(torch.linspace(start, end, bias.numel()).view_as(bias))
 
 
+def log_uniform_softplus_init(bias: Tensor, low: float, high: float) -> Tensor:
+    """softplus(bias) is log-uniform in low..high: steps of all sizes between (Mamba, arXiv 2312.00752, sec. 3.6)."""
+    with torch.no_grad():
+        value = bias.uniform_(math.log(low), math.log(high)).exp()
+        return bias.copy_(value + torch.log(-torch.expm1(-value)))
+
+
 def power_law_init(bias: Tensor, block_index: int, num_blocks: int, *, forget_gate: str = "sigmoid") -> Tensor:
     """Forget bias of an sLSTM head, `bias` [..., D]: 5 - 12 (j / (D - 1)) ** p for unit j, so from +5 (remembers) down to -7
     (forgets). p goes from 0.3 in the first block, where few units remember, to 1.6 in the last.

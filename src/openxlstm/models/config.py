@@ -29,12 +29,16 @@ class StackConfig:
     """Heads of the `slstm` blocks, where they differ."""
     lstm_num_heads: int = 1
     """Heads of the `lstm` blocks: 1 is the classic LSTM, more are block-diagonal."""
+    ssd_num_heads: int | None = None
+    """Heads of the `ssd` blocks, where they differ; Mamba-2 has heads of 64, that is `dim` / 32 of them."""
+    ssd_state_dim: int | None = None
+    """Width of q and k in the `ssd` blocks. Default: 128, or the inner width if that is less."""
     projection_factor: float = 2.0
-    """Inner width of `mlstm` blocks over `dim`."""
+    """Inner width of `mlstm` and `ssd` blocks over `dim`."""
     qkv_block_size: int = 4
     """Size of the diagonal blocks of the q, k and v projections of `mlstm`."""
     conv_width: int = 4
-    """Width of the causal convolution of `mlstm` and `slstm`; 0 is no convolution."""
+    """Width of the causal convolution of `mlstm`, `slstm` and `ssd`; 0 is no convolution."""
     slstm_conv_width: int | None = None
     """Width in the `slstm` blocks, where it differs."""
     ffn_factor: float | None = None
@@ -85,7 +89,7 @@ class StackConfig:
         for name in self.blocks:
             if name not in BLOCK_NAMES:
                 raise UserError(f"unknown block {name!r} in blocks; have {', '.join(BLOCK_NAMES)}")
-        for name in ("num_heads", "slstm_num_heads", "lstm_num_heads"):
+        for name in ("num_heads", "slstm_num_heads", "lstm_num_heads", "ssd_num_heads"):
             heads = getattr(self, name)
             if heads is not None and (heads < 1 or self.dim % heads):
                 raise UserError(f"dim={self.dim} is not divisible by {name}={heads}")
@@ -95,11 +99,13 @@ class StackConfig:
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise UserError(f"{name} must be positive, got {value}")
-        if "mlstm" in self.blocks:
-            inner = round(self.projection_factor * self.dim)
-            for name in ("num_heads", "qkv_block_size"):
-                if getattr(self, name) < 1 or inner % getattr(self, name):
-                    raise UserError(f"projection_factor * dim = {inner} is not divisible by {name}={getattr(self, name)}")
+        inner = round(self.projection_factor * self.dim)
+        ssd_heads = "num_heads" if self.ssd_num_heads is None else "ssd_num_heads"
+        for block, name in (("mlstm", "num_heads"), ("mlstm", "qkv_block_size"), ("ssd", ssd_heads)):
+            if block in self.blocks and (getattr(self, name) < 1 or inner % getattr(self, name)):
+                raise UserError(f"projection_factor * dim = {inner} is not divisible by {name}={getattr(self, name)}")
+        if self.ssd_state_dim is not None and self.ssd_state_dim < 1:
+            raise UserError(f"ssd_state_dim must be at least 1, got {self.ssd_state_dim}")
         for name in ("qk_factor", "v_factor") if "mlstm_large" in self.blocks else ():
             width = int(getattr(self, name) * self.dim)
             if width < 1 or width % self.num_heads:

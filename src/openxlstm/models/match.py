@@ -29,14 +29,18 @@ FFN_DEFAULTS = {
 """Blocks with a feed-forward part -> the factor they have when the config names none."""
 
 
+PROJECTED = {"mlstm", "ssd"}
+"""Blocks whose inner width is `projection_factor` times the model's."""
+
+
 def match_parameters(config: Config, target: int) -> Config:
     """The nearest config that has `target` parameters, to 1 %.
 
     Depth, kinds of blocks, heads and vocabulary stay. The rule:
     1. `dim` stays if it can. The inner widths move, to between 3/4 and 4/3 of what they were: `ffn_factor` for blocks with a
-       feed-forward part, rounded to a multiple of 8 and not of 64; `projection_factor` for mlstm blocks, in steps that heads
-       and q/k/v blocks divide (dense q, k, v, which are one block as wide as all, stay dense); both by the same ratio in a
-       mixed stack.
+       feed-forward part, rounded to a multiple of 8 and not of 64; `projection_factor` for mlstm and ssd blocks, in steps that
+       heads and q/k/v blocks divide (dense q, k, v, which are one block as wide as all, stay dense); both by the same ratio in
+       a mixed stack.
     2. Otherwise `dim` becomes the nearest multiple of 8 and of the heads at which step 1 works.
     3. If there is none, 1 and 2 are tried without the multiples of 8, then with inner widths from half to twice what they
        were, then from 0.3 to three times.
@@ -70,11 +74,11 @@ def _distance(config: StackConfig, target: int) -> float:
 def _dims(config: StackConfig, target: int, multiple: int, low: float, high: float) -> list[int]:
     """The model's widths, from an eighth of the present one to eight times, at which the target lies between the counts for
     the two ratios, and one more on either side; nearest to the present one first."""
-    heads = [config.num_heads, config.lstm_num_heads, config.slstm_num_heads or 1]
+    heads = [config.num_heads, config.lstm_num_heads, config.slstm_num_heads or 1, config.ssd_num_heads or 1]
     unit = math.lcm(multiple, *heads, 2 * config.num_heads if "attention" in config.blocks else 1)
     smallest, largest = max(config.dim // 8 // unit, 1), max(config.dim * 8 // unit, 1)
     candidates = sorted({n * unit for n in range(smallest, largest + 1)} | {config.dim})
-    if "mlstm" in config.blocks:  # not so narrow that the smallest inner width is out of range
+    if PROJECTED & set(config.blocks):  # not so narrow that the smallest inner width is out of range
         candidates = [dim for dim in candidates if _inner_step(config) <= high * config.projection_factor * dim]
     if "mlstm_large" in config.blocks:
         factors = config.qk_factor, config.v_factor
@@ -108,7 +112,7 @@ def _scaled(config: Config, dim: int, ratio: float, multiple: int) -> Config:
         multiple = math.gcd(config.ffn_multiple, multiple)
         width = max(round(factor * ratio * dim / multiple), 1) * multiple
         changes |= dict(ffn_factor=factor_of(width, dim, multiple), ffn_multiple=multiple)
-    if "mlstm" in kinds:
+    if PROJECTED & kinds:
         step = _inner_step(config)
         inner = max(round(config.projection_factor * ratio * dim / step), 1) * step
         changes |= dict(projection_factor=inner / dim, qkv_block_size=inner if _is_dense(config) else config.qkv_block_size)
@@ -121,5 +125,6 @@ def _is_dense(config: StackConfig) -> bool:
 
 
 def _inner_step(config: StackConfig) -> int:
-    """What the inner width of the mlstm blocks is a multiple of."""
-    return config.num_heads if _is_dense(config) else math.lcm(config.num_heads, config.qkv_block_size)
+    """What the inner width of the mlstm and ssd blocks is a multiple of."""
+    heads = math.lcm(config.num_heads, config.ssd_num_heads or 1)
+    return heads if "mlstm" not in config.blocks or _is_dense(config) else math.lcm(heads, config.qkv_block_size)

@@ -60,6 +60,15 @@ def block_options(config: StackConfig, kind: str, index: int) -> dict[str, Any]:
             return common | ffn | dict(num_heads=config.lstm_num_heads, backend=config.backend)
         case "attention":
             return common | ffn | dict(rope_base=config.rope_base)
+        case "ssd":
+            return common | dict(
+                num_heads=config.num_heads if config.ssd_num_heads is None else config.ssd_num_heads,
+                projection_factor=config.projection_factor,
+                state_dim=config.ssd_state_dim,
+                conv_width=config.conv_width,
+                backend=config.backend,
+                chunk_size=config.chunk_size,
+            )  # fmt: skip
     raise UserError(f"unknown block {kind!r}; have {', '.join(BLOCKS)}")
 
 

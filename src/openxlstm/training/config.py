@@ -23,15 +23,17 @@ class ModelSettings:
     """The model to build; vocabulary and outputs come from the data. Kinds of block that a setting does not name ignore it.
 
     pattern: which blocks, by name: "xlstm[a:b]" (a mLSTM to b sLSTM blocks), "mlstm", "slstm", "mlstm_large", "lstm",
-        "transformer", or a comma list such as "mlstm,slstm,attention".
+        "transformer", "ssd" (Mamba-2), or a comma list such as "mlstm,slstm,attention".
     dim: width of the residual stream.
     num_blocks: how many blocks.
     num_heads: heads of every block; must divide dim.
     slstm_num_heads: heads of "slstm" blocks; none = num_heads.
     lstm_num_heads: heads of "lstm" blocks: 1 is the classic LSTM, more are block-diagonal.
-    projection_factor: inner width of "mlstm" blocks over dim.
+    ssd_num_heads: heads of "ssd" blocks; none = num_heads. Mamba-2 has heads of 64, that is dim / 32 of them.
+    ssd_state_dim: width of q and k in "ssd" blocks; none = 128, or the inner width if that is less.
+    projection_factor: inner width of "mlstm" and "ssd" blocks over dim.
     qkv_block_size: block size of the block-diagonal q, k, v projections of "mlstm" (dim * projection_factor = dense).
-    conv_width: steps that the causal convolution of "mlstm" and "slstm" sees; 0 = no convolution.
+    conv_width: steps that the causal convolution of "mlstm", "slstm" and "ssd" sees; 0 = no convolution.
     slstm_conv_width: the same in "slstm" blocks, where it differs; none = conv_width.
     ffn_factor: width of the feed-forward part of the other blocks over dim; none = the block's default (1.3 in "slstm" and
         "lstm", 2.667 in "mlstm_large" and "transformer").
@@ -57,7 +59,7 @@ class ModelSettings:
     tie_embeddings: the output head shares the embedding matrix.
     checkpoint_activations: recompute blocks in backward: less memory, about a third more time.
     backend: backend of the recurrences: "auto", "reference", "torch", or another that `openxlstm doctor` lists.
-    chunk_size: steps of a chunk of the mLSTM; changes speed and memory, not results; none = the backend's choice.
+    chunk_size: steps of a chunk of the mLSTM and of "ssd"; changes speed and memory, not results; none = the backend's choice.
     num_parameters: bring the model within 1 % of this many parameters by adapting widths; none = as configured.
     """
 
@@ -67,6 +69,8 @@ class ModelSettings:
     num_heads: int = 4
     slstm_num_heads: int | None = None
     lstm_num_heads: int = 1
+    ssd_num_heads: int | None = None
+    ssd_state_dim: int | None = None
     projection_factor: float = 2.0
     qkv_block_size: int = 4
     conv_width: int = 4
