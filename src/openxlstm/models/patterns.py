@@ -4,7 +4,7 @@ import re
 
 from openxlstm.errors import UserError
 
-BLOCK_NAMES = ("mlstm", "slstm", "mlstm_large", "lstm", "attention")
+BLOCK_NAMES = ("mlstm", "slstm", "mlstm_large", "lstm", "lstm_residual", "lstm_plain", "attention")
 
 ALIASES = {"transformer": "attention"}
 
@@ -25,7 +25,7 @@ def expand(pattern: str, num_blocks: int | None = None) -> tuple[str, ...]:
         "xlstm[a:b]": a mLSTM to b sLSTM. Sizes of the paper get the paper's placement (PUBLISHED_PLACEMENT). Otherwise the
             nearest possible number of sLSTM blocks (at least one of each kind that the ratio names) is spread evenly,
             each at the end of its share: `xlstm[1:1]` of 4 is mlstm, slstm, mlstm, slstm;
-        "mlstm", "slstm", "mlstm_large", "lstm", "attention" (or "transformer"): the same block throughout;
+        a name out of BLOCK_NAMES (or "transformer" for "attention"): the same block throughout;
         "mlstm,slstm,attention": the blocks themselves; `num_blocks` may be left out and must otherwise agree.
     num_blocks: how many blocks the stack has.
 
