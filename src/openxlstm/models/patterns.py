@@ -15,6 +15,7 @@ PUBLISHED_PLACEMENT = {
 """Where the xLSTM paper (arXiv 2405.04517, App. B) puts the sLSTM blocks, by (a, b, number of blocks). The 24 blocks of the
 125M model have two of them, so that `[7:1]` is a name there and not a ratio."""
 
+_VARIANT = re.compile(r"([^{}]*)\{([^{}]*)\}")
 _RATIO = re.compile(r"xlstm\[(\d+):(\d+)\]")
 
 
@@ -48,6 +49,26 @@ def expand(pattern: str, num_blocks: int | None = None) -> tuple[str, ...]:
         positions = slstm_positions(int(ratio[1]), int(ratio[2]), num_blocks)
         return tuple("slstm" if i in positions else "mlstm" for i in range(num_blocks))
     return (_block(text, pattern),) * num_blocks
+
+
+def split_names(text: str) -> tuple[str, ...]:
+    """The names in a list with commas; those inside braces part settings."""
+    return tuple(name.strip() for name in re.split(r",(?![^{}]*\})", text) if name.strip())
+
+
+def split_settings(name: str) -> tuple[str, dict[str, str]]:
+    """The pattern and the settings of a variant: `mlstm{conv_width=0}` is ("mlstm", {"conv_width": "0"}).
+
+    Raises UserError for braces that are not that.
+    """
+    if not {"{", "}"} & set(name):
+        return name, {}
+    found = _VARIANT.fullmatch(name.strip())
+    pairs = [part.partition("=") for part in found[2].split(",")] if found else []
+    settings = {key.strip(): value.strip() for key, equals, value in pairs if key.strip() and equals}
+    if found is None or len(settings) != len(pairs):
+        raise UserError(f"{name!r} is not of the form PATTERN{{SETTING=VALUE,...}}, each setting once")
+    return found[1].strip(), settings
 
 
 def slstm_positions(a: int, b: int, num_blocks: int) -> tuple[int, ...]:
