@@ -92,7 +92,7 @@ def wikitext103() -> RunConfig:
     return replace(
         base,
         name="wikitext103",
-        data=replace(base.data, vocab_size=8192),
+        data=TextConfig(tokenizer="bpe", vocab_size=8192),
         model=replace(base.model, dim=256, num_blocks=6, dropout=0.0),
         trainer=replace(base.trainer, steps=10_000, context=128, validate_every=1000, validate_context=512),
     )
