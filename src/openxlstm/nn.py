@@ -370,7 +370,7 @@ class XLSTM(_Recurrent):
             options["backend"] = self.backend
         if name == "slstm":
             options["block_index"] = layer
-        heads = 1 if name == "lstm" else self.num_heads  # the classic LSTM is dense, as in models
+        heads = 1 if name.startswith("lstm") else self.num_heads  # the classic LSTM is dense, as in models
         block = BLOCKS[name](self.hidden_size, heads, **{**options, **self.block_options.get(name, {})})
         norm = LayerNorm(self.hidden_size, eps=self.norm_eps) if layer == self.num_layers - 1 else None
         return _BlockCell(input_size, self.hidden_size, self.bias, block, norm)

@@ -42,6 +42,10 @@ MODELS = {
     "mlstm blocks of 24": dict(qkv_block_size=24),
     "mlstm blocks of 3": dict(qkv_block_size=3),
     "mlstm blocks of 1": dict(qkv_block_size=1),
+    "mlstm fixed input gate": dict(input_gate_mode="fixed", forget_gate_mode="bias", gate_soft_cap=15.0),
+    "mlstm forgets nothing": dict(input_gate_mode="bias", forget_gate_mode="one"),
+    "lstm_residual": {},
+    "lstm_residual,mlstm two heads": dict(lstm_num_heads=2),
     "mlstm capped, sigmoid": dict(gate_soft_cap=2.0, input_gate="sigmoid"),
     "mlstm_large sig": dict(normalize=False, input_gate="sigmoid", bias=True, gate_soft_cap=0.0, norm="rms"),
     "mlstm_large wide values": dict(qk_factor=1.0, v_factor=2.0, cell_eps=1e-3, logit_soft_cap=3.0, norm_bias=True),
@@ -557,6 +561,23 @@ def test_choices():
     for options in (dict(decode="native"), dict(weights="bf16")):
         with pytest.raises(UserError, match="cannot be decoded natively: it computes in float32"):
             generate(make_model().double(), rows, 3, **options)
+
+
+def test_a_layer_without_a_residual_branch_is_decoded_by_torch():
+    model = make_model("lstm_plain,lstm")
+    assert refuses(model) == "stack.blocks.0 is a LSTMPlainBlock, which has no native step"
+    stream = generate(model, [[1, 2]], 3)
+    assert stream.decode == "torch"
+    assert len(list(stream)) == 3
+
+
+def test_a_changed_gate_that_is_no_parameter_is_seen():
+    model = make_model("mlstm", forget_gate_mode="fixed")
+    decoder = NativeDecoder(model)
+    assert not decoder.stale
+    with torch.no_grad():
+        model.stack.blocks[0].gates.b_f.add_(1)
+    assert decoder.stale
 
 
 def test_without_the_library(monkeypatch):

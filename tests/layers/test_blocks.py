@@ -47,8 +47,81 @@ def test_7b_feed_forward_is_10944_wide() -> None:
 def test_dropout_is_on_the_residual_branch(name: str) -> None:
     x = torch.randn(2, 5, 16)
     block = BLOCKS[name](16, 2, dropout=1.0).train()
-    assert torch.equal(block(x)[0], x)
+    kept = torch.zeros_like(x) if name == "lstm_plain" else x  # which has no residual branch
+    assert torch.equal(block(x)[0], kept)
     assert not torch.equal(block.eval()(x)[0], x)
+
+
+def test_rungs_of_the_lstm_differ_by_one_part() -> None:
+    """With equal weights and an FFN that writes nothing `lstm` is `lstm_residual`, which is x + norm(lstm_plain(norm(x)))."""
+    torch.manual_seed(0)
+    full, residual, plain = BLOCKS["lstm"](16), BLOCKS["lstm_residual"](16), BLOCKS["lstm_plain"](16)
+    assert count(full) - count(residual) == 16 + 3 * 16 * 64
+    assert count(residual) - count(plain) == 16 + 16
+    assert count(plain) == 8 * 16 * 16 + 4 * 16
+    residual.load_state_dict({n: full.state_dict()[n] for n in residual.state_dict()})
+    plain.load_state_dict({n: full.state_dict()[n] for n in plain.state_dict()})
+    torch.nn.init.zeros_(full.ffn.down.weight)
+    x = torch.randn(2, 7, 16)
+    assert torch.equal(full(x)[0], residual(x)[0])
+    h, _ = plain(residual.norm(x))
+    torch.testing.assert_close(residual(x)[0], x + residual.head_norm(h[:, :, None]))
+    assert not torch.allclose(full(x)[0], plain(x)[0])
+    with pytest.raises(ValueError, match="ffn_factor=None"):
+        type(full)(16, residual=False)
+
+
+def test_lstm_plain_is_torch_nn_lstm() -> None:
+    torch.manual_seed(0)
+    block, theirs = BLOCKS["lstm_plain"](6), torch.nn.LSTM(6, 6, batch_first=True)
+    with torch.no_grad():  # [gate * to, from], gates in our order
+        theirs.weight_ih_l0.copy_(block.W[:, 0].flatten(0, 1))
+        theirs.weight_hh_l0.copy_(block.R[0].permute(1, 2, 0).flatten(0, 1))
+        theirs.bias_ih_l0.copy_(block.b.flatten())
+        theirs.bias_hh_l0.zero_()
+    x = torch.randn(2, 9, 6)
+    torch.testing.assert_close(block(x)[0], theirs(x)[0])
+
+
+GATE_PARAMETERS = {"learned": 3 * 32 * 2 + 2, "bias": 2, "fixed": 0, "one": 0}
+"""Of one gate of a block of width 16 with two heads."""
+
+
+@pytest.mark.parametrize("forget", ["learned", "bias", "fixed", "one"])
+@pytest.mark.parametrize("given", ["learned", "bias", "fixed"])
+def test_gates_of_which_a_part_is_fixed(given: str, forget: str) -> None:
+    torch.manual_seed(0)
+    block = MLSTMBlock(16, 2, input_gate_mode=given, forget_gate_mode=forget)
+    whole = MLSTMBlock(16, 2)
+    expected = GATE_PARAMETERS[given] + GATE_PARAMETERS[forget]
+    assert count(block) == count(whole) - 2 * GATE_PARAMETERS["learned"] + expected
+    x = torch.randn(2, 9, 16)
+    target = torch.randn(2, 9, 16)
+
+    def gates() -> torch.Tensor:
+        return torch.cat([block.gates.weight, block.gates.bias[:, None]], 1).detach().clone()  # [i i f f, width + 1]
+
+    before = gates()
+    (block(x)[0] - target).square().mean().backward()
+    torch.optim.SGD(block.parameters(), lr=1.0).step()
+    moved = (gates() != before).unflatten(0, (2, 2)).any(1)  # [gate, width + 1]
+    for change, mode in zip(moved, (given, forget), strict=True):
+        assert change[:-1].any() == (mode == "learned")
+        assert change[-1] == (mode in ("learned", "bias"))
+    others = {n: p for n, p in block.state_dict().items() if not n.startswith("gates.")}
+    whole.load_state_dict({**others, "gates.weight": block.gates.weight, "gates.bias": block.gates.bias})
+    torch.testing.assert_close(block(x)[0], whole(x)[0])
+
+
+def test_start_of_fixed_gates() -> None:
+    fixed = MLSTMBlock(16, 4, input_gate_mode="fixed", forget_gate_mode="fixed").gates
+    assert fixed.bias.tolist() == [0, 0, 0, 0, 3, 4, 5, 6]
+    assert not fixed.weight.any()
+    one = MLSTMBlock(16, 4, forget_gate_mode="one").gates
+    assert torch.sigmoid(one.bias[4:].double()).tolist() == [1, 1, 1, 1]
+    assert 0 < MLSTMBlock(16, 4, input_gate_mode="bias").gates.bias[:4].abs().max() < 1
+    with pytest.raises(ValueError, match="input_gate_mode must be one of learned, bias, fixed, got 'one'"):
+        MLSTMBlock(16, 4, input_gate_mode="one")
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)

@@ -22,6 +22,9 @@ def test_block(name: str, check) -> None:
     [
         ("mlstm", dict(input_gate="sigmoid", gate_soft_cap=15.0, projection_factor=1.5)),
         ("mlstm", dict(conv_width=0)),
+        ("mlstm", dict(input_gate_mode="fixed", forget_gate_mode="learned")),
+        ("mlstm", dict(input_gate_mode="learned", forget_gate_mode="one", gate_soft_cap=15.0)),
+        ("mlstm", dict(input_gate_mode="bias", forget_gate_mode="bias")),
         ("slstm", dict(conv_width=0, forget_gate="exp")),
         ("mlstm_large", dict(input_gate="sigmoid", normalize=False, bias=True)),
         ("ssd", dict(conv_width=0, state_dim=3, projection_factor=1.5)),

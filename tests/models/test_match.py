@@ -71,3 +71,27 @@ def test_dense_projections_stay_dense() -> None:
     twin = match_parameters(config, 500_000)
     assert twin.qkv_block_size == round(twin.projection_factor * twin.dim)
     assert 112 <= twin.dim <= 128
+
+
+@pytest.mark.parametrize("pattern", ["lstm_plain", "lstm_residual", "lstm_residual,lstm,lstm_plain"])
+@pytest.mark.parametrize("num_parameters", [500_000, 1_000_000, 1_500_000])
+def test_rungs_without_an_inner_width(pattern: str, num_parameters: int) -> None:
+    """Only the width can move, and heads of other blocks do not hold it to their multiples."""
+    config = LanguageModelConfig(vocab_size=65, dim=128, blocks=expand(pattern, 3), gate_soft_cap=15.0)
+    twin = match_parameters(config, num_parameters)
+    with torch.device("meta"):
+        assert abs(LanguageModel(twin).num_parameters() - num_parameters) <= TOLERANCE * num_parameters
+
+
+@pytest.mark.parametrize(
+    "options",
+    [dict(conv_width=0), dict(input_gate_mode="bias", forget_gate_mode="one"), dict(forget_gate_mode="fixed")],
+    ids=str,
+)
+def test_variants_of_mlstm_are_counted_and_matched(options: dict) -> None:
+    config = LanguageModelConfig(vocab_size=65, dim=64, blocks=expand("mlstm", 3))
+    twin = match_parameters(replace(config, **options), round(1.05 * count_parameters(config)))
+    with torch.device("meta"):
+        assert LanguageModel(twin).num_parameters() == count_parameters(twin)
+    assert abs(count_parameters(twin) - 1.05 * count_parameters(config)) <= TOLERANCE * 1.05 * count_parameters(config)
+    assert {name: getattr(twin, name) for name in options} == options

@@ -4,7 +4,7 @@ import pytest
 
 from openxlstm.errors import UserError
 from openxlstm.layers import BLOCKS
-from openxlstm.models.patterns import BLOCK_NAMES, expand
+from openxlstm.models.patterns import BLOCK_NAMES, expand, split_names, split_settings
 
 
 def slstm_at(pattern: str, num_blocks: int) -> list[int]:
@@ -67,4 +67,20 @@ def test_lists_and_aliases() -> None:
 def test_errors(pattern: str, num_blocks: int | None, message: str) -> None:
     with pytest.raises(UserError, match=message.replace("[", r"\[")) as caught:
         expand(pattern, num_blocks)
+    assert "\n" not in str(caught.value)
+
+
+def test_variants() -> None:
+    assert split_names("mlstm, xlstm[7:1]{a=1, b=2},lstm") == ("mlstm", "xlstm[7:1]{a=1, b=2}", "lstm")
+    assert split_settings("xlstm[7:1]{a=1, b = x-2}") == ("xlstm[7:1]", {"a": "1", "b": "x-2"})
+    assert split_settings("mlstm,slstm{a=}") == ("mlstm,slstm", {"a": ""})
+    assert split_settings("mlstm") == ("mlstm", {})
+
+
+@pytest.mark.parametrize(
+    "name", ["mlstm{a=1", "mlstm}", "mlstm{a}", "mlstm{}", "mlstm{=1}", "mlstm{a=1,a=2}", "{a=1}{b=2}", "m{a=1}s"]
+)
+def test_variant_errors(name: str) -> None:
+    with pytest.raises(UserError, match=r"not of the form PATTERN\{SETTING=VALUE,...\}") as caught:
+        split_settings(name)
     assert "\n" not in str(caught.value)

@@ -1,3 +1,4 @@
+import json
 import math
 from dataclasses import replace
 
@@ -6,6 +7,7 @@ import pytest
 from openxlstm.cli import recipes as verb
 from openxlstm.cli.train import resolve
 from openxlstm.cli.train import run as train_verb
+from openxlstm.data import load_corpus, prepare
 from openxlstm.errors import UserError
 from openxlstm.models.count import count_parameters
 from openxlstm.recipes import NEEDS_DATA, RECIPES, recipe, summary
@@ -30,19 +32,44 @@ def test_shakespeare_is_the_size_that_its_bar_is_for():
     assert (config.data.validation, config.data.test) == (0.1, 0.0)
 
 
+def lines(number):
+    return [f"{n % 13} and {n % 7} make {n % 13 + n % 7} ." for n in range(number)]
+
+
+def three_files(pattern):
+    return lambda folder: [
+        (folder / pattern.format(part)).write_text("".join(f"{line}\n" for line in lines(number)))
+        for part, number in (("train", 1200), ("valid", 150), ("test", 150))
+    ]
+
+
+LAYOUTS = {
+    "shakespeare": lambda folder: (folder / "input.txt").write_text("\n".join(lines(1200))),
+    "wikitext2": three_files("wiki.{}.tokens"),
+    "wikitext103": three_files("wiki.{}.tokens"),
+    "ptb": three_files("ptb.{}.txt"),
+    "enwik8": lambda folder: (folder / "enwik8").write_text("é" + "\n".join(lines(1200)), encoding="utf-8"),
+    "slimpajama": lambda folder: [
+        (folder / f"chunk_{n}.jsonl").write_text(
+            "".join(json.dumps({"text": line * 9, "meta": n}) + "\n" for line in lines(200))
+        )
+        for n in range(4)
+    ],
+}
+"""Recipe -> what writes its kind of data into a folder."""
+
+
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_trains_on_its_kind_of_text(name, tmp_path, monkeypatch):
     """Two steps at a small width; the recipe's own blocks, tokenizer, streams and report."""
     monkeypatch.setenv("OPENXLSTM_CACHE", str(tmp_path / "cache"))
     config = RECIPES[name]()
     data = replace(config.data, max_bytes=200_000)
-    if name in NEEDS_DATA:
+    assert name in LAYOUTS or name not in NEEDS_DATA
+    if name in LAYOUTS:
         (tmp_path / "text").mkdir()
-        for part, lines in (("train", 1200), ("valid", 150), ("test", 150)):
-            text = "".join(f"{n % 13} and {n % 7} make {n % 13 + n % 7} .\n" for n in range(lines))
-            (tmp_path / "text" / f"wiki.{part}.tokens").write_text(text)
-        source = tmp_path / "text" if name == "wikitext2" else tmp_path / "text" / "wiki.train.tokens"
-        data = replace(data, source=str(source))
+        LAYOUTS[name](tmp_path / "text")
+        data = replace(data, source=str(tmp_path / "text"))
     config = replace(
         config,
         data=data,
@@ -54,11 +81,33 @@ def test_every_recipe_trains_on_its_kind_of_text(name, tmp_path, monkeypatch):
         assert report["validation"][key] > 0, key
     for key in ("num_parameters", "tokens_seen", "seconds", "tokens_per_second"):
         assert report[key] > 0, key
-    if name == "wikitext2":
+    if name in ("wikitext2", "wikitext103", "ptb"):
         words = 150 * (6 + 1)  # "1 and 2 make 3 ." and one end mark a line
         total = report["validation"]["nats_per_token"] * report["validation"]["num_tokens"]
         assert report["validation"]["word_perplexity"] == pytest.approx(math.exp(min(total / words, 700)))
     assert report["xz"]["bits_per_byte"] > 0
+
+
+def test_ptb_is_read_as_its_tables_count_it(tmp_path):
+    """A sentence a line, each ended by <eos>; words that are not in the training part are <unk>."""
+    for part, text in (("train", " no it was n't\n the <unk> rose N %\n"), ("valid", " it rose\n she\n"), ("test", " N\n")):
+        (tmp_path / f"ptb.{part}.txt").write_text(text)
+    text = prepare(replace(recipe("ptb").data, source=str(tmp_path)), tmp_path / "prepared")
+    assert text.tokenizer.vocab_size == 10  # 8 words, <unk>, <eos>
+    predicted = text.validation.read(1, text.validation.num_tokens).tolist()
+    unknown, end = text.tokenizer.encode("she\n")
+    assert predicted == [*text.tokenizer.encode("it rose"), end, unknown, end]
+    assert (unknown, end) == (text.tokenizer.unk_id, text.tokenizer.eos_id)
+
+
+def test_enwik8_is_cut_by_bytes(tmp_path):
+    """First 90 %, then 5 and 5, of bytes: here the characters of the first half are four times as long."""
+    raw = ("\U0001f600" * 1000 + "a" * 4000).encode()
+    (tmp_path / "enwik8").write_bytes(raw)
+    corpus = load_corpus(replace(recipe("enwik8").data, source=str(tmp_path)))
+    parts = ["".join(corpus.split(name)).encode() for name in ("train", "validation", "test")]
+    assert [len(part) for part in parts] == [7200, 400, 400]
+    assert b"".join(parts) == raw
 
 
 def test_recipes_that_need_data_say_what():

@@ -102,6 +102,36 @@ def test_side_by_side_is_interrupted_and_goes_on(base, tmp_path, command, number
     assert {file: file.stat().st_mtime_ns for file in begun} == begun, "resumed, not begun again"
 
 
+def test_one_comparison_holds_models_that_differ_in_a_setting(base, tmp_path):
+    models = ["mlstm", "mlstm{conv_width=0}", "mlstm{input_gate_mode=fixed,forget_gate_mode=one}", "lstm_residual"]
+    found = compare(base, models, [0], tmp_path / "cmp")
+    assert {row["model"] for row in found.rows()} == set(models)
+    for row in found.rows():
+        assert row["num_parameters"] == pytest.approx(found.target, rel=0.01)
+    ran = [json.loads((cell.folder / "config.json").read_text())["model"] for cell in found.cells]
+    assert [model["pattern"] for model in ran] == ["mlstm", "mlstm", "mlstm", "lstm_residual"]
+    assert [model["conv_width"] for model in ran] == [4, 0, 4, 4]
+    assert [model["forget_gate_mode"] for model in ran] == ["learned", "learned", "one", "learned"]
+    assert len({row["nats_per_token"] for row in found.rows()}) == 4
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ("mlstm{conv=0}", r"mlstm\{conv=0\}: unknown option --conv"),
+        ("mlstm{conv_width=no}", r"mlstm\{conv_width=no\}: --conv_width must be a whole number, not 'no'"),
+        ("mlstm{forget_gate_mode=off}", "must be one of learned, bias, fixed, one, not 'off'"),
+        ("mlstm{num_parameters=3}", "num_parameters cannot stand in braces"),
+        ("mlstm{conv_width=0", "not of the form"),
+        ("gru{conv_width=0}", r"gru\{conv_width=0\}: model: unknown block 'gru'"),
+    ],
+)
+def test_mistakes_in_braces(base, tmp_path, model, message):
+    with pytest.raises(UserError, match=message):
+        compare(base, [model], [0], tmp_path / "cmp")
+    assert not (tmp_path / "cmp").exists()
+
+
 def test_mistakes_are_found_before_training(base, tmp_path):
     nowhere = replace(base, data=replace(base.data, source=str(tmp_path / "nowhere")))
     with pytest.raises(UserError, match="unknown block"):  # before the text is read, too

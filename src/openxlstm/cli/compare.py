@@ -9,7 +9,7 @@ from openxlstm.errors import UserError
 
 MODELS = "mlstm,slstm,xlstm[1:1],lstm,transformer"
 OWN = {
-    "models": f"A,B,...  patterns as in --model.pattern, split at commas (default: {MODELS})",
+    "models": f"A,B,...  patterns as in --model.pattern, split at commas; settings of one model in braces (default: {MODELS})",
     "seeds": "N,N,...  (default: 0)",
     "lrs": "X,X,...  learning rates to try with every model; the best in validation is shown (default: the recipe's)",
     "jobs": "N  trainings at a time, each in a process of its own, with the cores divided between them (default: 1)",
@@ -24,6 +24,7 @@ OWN = {
 def run(argv: list[str]) -> int:
     """Train the models and print one table; 130 when interrupted by Ctrl-C."""
     from openxlstm.cli.train import resolve
+    from openxlstm.models.patterns import split_names
     from openxlstm.training.options import parse_value, split_arguments
 
     words, options = split_arguments(argv, ("json", "help"))
@@ -39,7 +40,7 @@ def run(argv: list[str]) -> int:
     if "optimizer.lr" in options and "lrs" in own:
         raise UserError("--optimizer.lr and --lrs are the same; give one")
     config = resolve(words[0] if words else None, own, options, also=OWN)
-    models = parse_value(tuple[str, ...], own.get("models", MODELS), "--models")
+    models = split_names(own.get("models", MODELS))
     seeds = parse_value(tuple[int, ...], own.get("seeds", "0"), "--seeds")
     lrs = parse_value(tuple[float, ...], own.get("lrs", ""), "--lrs")
     for name, given in (("seeds", seeds), ("lrs", lrs)):
@@ -89,6 +90,7 @@ def help_text() -> str:
         "examples:\n"
         "  openxlstm compare wikitext2 --data FOLDER --seeds 0,1,2\n"
         "  openxlstm compare --models 'mlstm,xlstm[1:1],transformer' --trainer.steps=300\n"
+        "  openxlstm compare --models 'mlstm,mlstm{conv_width=0},mlstm{input_gate_mode=bias,forget_gate_mode=one}'\n"
         "  openxlstm compare parity --seeds 0,1 --lrs 1e-3,3e-3,1e-2"
     )
 

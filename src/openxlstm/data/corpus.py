@@ -126,8 +126,9 @@ def load_corpus(config: TextConfig) -> Corpus:
     """The documents that `config` asks for.
 
     Raises UserError for a missing, unreadable, wrongly encoded or empty source; with `streaming` faults inside the text come up
-    when it is read. A text file is cut into stretches (first train, then validation, then test), a folder by files, all others
-    by documents. The files of a folder called `*train*`, `*valid*` / `*val*` / `*dev*` and `*test*` are taken as the split."""
+    when it is read. A text file is cut into stretches (first train, then validation, then test; shares of its bytes for the
+    tokenizer `bytes`, else of its characters), a folder by files, all others by documents. The files of a folder called
+    `*train*`, `*valid*` / `*val*` / `*dev*` and `*test*` are taken as the split."""
     if config.source == STDLIB:
         parts, description = _stdlib(config)
     elif config.source.startswith(HUGGING_FACE):
@@ -150,6 +151,8 @@ def source_fingerprint(config: TextConfig) -> str:
     a tokenizer file counts by its content."""
     facts: dict[str, Any] = dataclasses.asdict(config)
     facts["streaming"] = None  # how the text is read, not what it says
+    if config.tokenizer == "bytes":
+        facts["cut"] = "bytes"  # by characters before
     if config.source == STDLIB:
         facts["stdlib"] = [platform.python_version(), [[path, place.stat().st_size] for path, place in _stdlib_files()]]
     for path in (config.source, config.validation_path, config.test_path):
@@ -237,14 +240,24 @@ def _one_file(place: Path, config: TextConfig) -> tuple[dict[str, Iterable[str]]
         if not text:
             raise UserError(f"{place}: the file is empty")
         shares = _shares(config)
-        # The small number keeps 1 - 0.1 - 0.05 from cutting one character too early.
-        ends = [int(len(text) * (1 - shares["validation"] - shares["test"]) + 1e-6)]
-        ends.append(int(len(text) * (1 - shares["test"]) + 1e-6))
+        ends = [
+            _cut(text, 1 - shares["validation"] - shares["test"], config.tokenizer),
+            _cut(text, 1 - shares["test"], config.tokenizer),
+        ]
         stretches = dict(zip(SPLITS, (text[: ends[0]], text[ends[0] : ends[1]], text[ends[1] :])))
         parts: dict[str, Iterable[str]] = {split: [piece] if piece else [] for split, piece in stretches.items()}
         return parts, f"{name}: one text, cut into stretches"
     documents = Documents(lambda: _limited(_file_documents(place, config), config.max_bytes))
     return _split_documents(documents, config), f"{name}: split by document"
+
+
+def _cut(text: str, share: float, tokenizer: str) -> int:
+    """The character before which the first `share` of a text ends. Of bytes, where they are the tokens, as enwik8 is cut; a
+    character stays whole. The small number keeps 1 - 0.1 - 0.05 from cutting one too early."""
+    if tokenizer != "bytes" or text.isascii():
+        return int(len(text) * share + 1e-6)
+    raw = text.encode("utf-8", "surrogatepass")
+    return len(raw[: int(len(raw) * share + 1e-6)].decode("utf-8", "ignore"))
 
 
 def _folder(folder: Path, config: TextConfig) -> tuple[dict[str, Iterable[str]], str]:

@@ -1,6 +1,7 @@
 """Decoding on a CPU with one native call a token: the whole model runs in C (csrc/decode.cpp) on packed weights."""
 
 import ctypes
+import itertools
 import threading
 import weakref
 from collections.abc import Sequence
@@ -13,12 +14,13 @@ from openxlstm.inference.memory import AttentionMemory
 from openxlstm.inference.packing import STORAGES
 from openxlstm.inference.plan import BLOCKS, Builder, Plan
 from openxlstm.layers import CausalConv1d, GatedFeedForward, HeadNorm, HeadwiseLinear, LayerNorm, RMSNorm
+from openxlstm.layers.gates import ScalarGates
 from openxlstm.models.language import LanguageModel
 from openxlstm.models.stack import BlockStack
 from openxlstm.ops import native
 
 PARTS = {
-    LanguageModel, BlockStack, CausalConv1d, GatedFeedForward, HeadNorm, HeadwiseLinear, LayerNorm, RMSNorm,
+    LanguageModel, BlockStack, CausalConv1d, GatedFeedForward, HeadNorm, HeadwiseLinear, LayerNorm, RMSNorm, ScalarGates,
     nn.Linear, nn.Embedding, nn.Dropout, nn.ModuleList, nn.Identity, *BLOCKS,
 }  # fmt: skip
 """Modules whose computation the native step knows."""
@@ -89,7 +91,7 @@ class NativeDecoder:
             raise ValueError(f"this model cannot be decoded natively: {reason}")
         assert isinstance(model, LanguageModel)
         self.batch, self.weights, self.vocab_size = batch, weights, model.config.vocab_size
-        self._watched = [(x, _version(x), x.data_ptr()) for x in model.parameters()]
+        self._watched = [(x, _version(x), x.data_ptr()) for x in itertools.chain(model.parameters(), model.buffers())]
         self._lock = threading.Lock()
         self._library = native.library()
         with torch.inference_mode(False), torch.no_grad(), torch.autocast("cpu", enabled=False):

@@ -17,11 +17,13 @@ from openxlstm.layers import (
     HeadwiseLinear,
     LayerNorm,
     LSTMBlock,
+    LSTMResidualBlock,
     MLSTMBlock,
     MLSTMLargeBlock,
     RMSNorm,
     SLSTMBlock,
 )
+from openxlstm.layers.gates import ScalarGates
 from openxlstm.layers.lstm import LSTMBlockState
 from openxlstm.layers.mlstm import MLSTMBlockState
 from openxlstm.layers.mlstm_large import MLSTMLargeBlockState
@@ -389,10 +391,13 @@ class Builder:
         self.memories.append(BlockMemory(SLSTMBlockState, (conv, memory)))
 
     def lstm(self, block: LSTMBlock, x: Place) -> None:
+        assert block.norm is not None
+        assert block.head_norm is not None
         u = self.norm("normed", block.norm, x, block.dim)
         memory = self.recurrent(block, u, u, LSTMState)
         self.head_norm_residual(block.head_norm, x)
-        self.feed_forward(block.ffn, block.ffn_norm, x)
+        if block.ffn is not None and block.ffn_norm is not None:
+            self.feed_forward(block.ffn, block.ffn_norm, x)
         self.memories.append(BlockMemory(LSTMBlockState, (memory,)))
 
     def attention(self, block: AttentionBlock, x: Place) -> None:
@@ -451,7 +456,7 @@ class Builder:
         K: int,
         V: int,
         *,
-        gates: nn.Linear,
+        gates: nn.Linear | ScalarGates,
         inputs: Sequence[Place],
         cap: float | None,
         input_gate: str,
@@ -557,6 +562,7 @@ BLOCKS: dict[type[nn.Module], Callable[[Builder, Any, Place], None]] = {
     MLSTMLargeBlock: Builder.mlstm_large,
     SLSTMBlock: Builder.slstm,
     LSTMBlock: Builder.lstm,
+    LSTMResidualBlock: Builder.lstm,
     AttentionBlock: Builder.attention,
 }
 """What each kind of block becomes."""

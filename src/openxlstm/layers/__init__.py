@@ -6,7 +6,7 @@ from openxlstm.layers.attention import AttentionBlock
 from openxlstm.layers.conv import CausalConv1d
 from openxlstm.layers.feedforward import GatedFeedForward
 from openxlstm.layers.headwise import HeadwiseLinear
-from openxlstm.layers.lstm import LSTMBlock
+from openxlstm.layers.lstm import LSTMBlock, LSTMPlainBlock, LSTMResidualBlock
 from openxlstm.layers.mlstm import MLSTMBlock
 from openxlstm.layers.mlstm_large import MLSTMLargeBlock
 from openxlstm.layers.norm import HeadNorm, LayerNorm, RMSNorm
@@ -18,6 +18,8 @@ BLOCKS: dict[str, type[nn.Module]] = {
     "slstm": SLSTMBlock,
     "mlstm_large": MLSTMLargeBlock,
     "lstm": LSTMBlock,
+    "lstm_residual": LSTMResidualBlock,
+    "lstm_plain": LSTMPlainBlock,
     "attention": AttentionBlock,
     "ssd": SSDBlock,
 }
@@ -32,6 +34,8 @@ __all__ = [
     "HeadNorm",
     "HeadwiseLinear",
     "LSTMBlock",
+    "LSTMPlainBlock",
+    "LSTMResidualBlock",
     "LayerNorm",
     "MLSTMBlock",
     "MLSTMLargeBlock",

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from openxlstm.layers.conv import CausalConv1d
+from openxlstm.layers.gates import ScalarGates
 from openxlstm.layers.heads import head_width
 from openxlstm.layers.headwise import HeadwiseLinear
 from openxlstm.layers.init import linspace_init, small_init, wang_init
@@ -29,10 +30,12 @@ class MLSTMBlock(nn.Module):
     dim: model width. num_heads: heads of the cell. num_blocks: blocks of the stack (scales the start of `down`).
     projection_factor: inner width / dim. conv_width: steps the convolution sees; 0 leaves it and its SiLU out.
     qkv_block_size: width of the blocks of q, k and v. gate_soft_cap: bound of the gate pre-activations, or None.
-    input_gate: "exp" or "sigmoid". dropout: on the residual branch. backend, chunk_size: as `ops.mlstm_scan`.
+    input_gate: "exp" or "sigmoid". input_gate_mode, forget_gate_mode: what of a gate is learned, weights and bias
+    ("learned"), the "bias" alone, or nothing ("fixed", and "one" for a forget gate of 1; see ScalarGates). dropout: on the
+    residual branch. backend, chunk_size: as `ops.mlstm_scan`.
 
     Differs from the paper's figure as the published code does: the output gate is silu(z). Raises ValueError for widths
-    that do not divide.
+    that do not divide and for an unknown mode.
     """
 
     def __init__(
@@ -46,6 +49,8 @@ class MLSTMBlock(nn.Module):
         qkv_block_size: int = 4,
         gate_soft_cap: float | None = None,
         input_gate: str = "exp",
+        input_gate_mode: str = "learned",
+        forget_gate_mode: str = "learned",
         dropout: float = 0.0,
         norm_eps: float = 1e-5,
         backend: str = "auto",
@@ -63,7 +68,11 @@ class MLSTMBlock(nn.Module):
         self.up = nn.Linear(dim, 2 * inner, bias=False)  # u, then z
         self.conv = CausalConv1d(inner, conv_width, activation="silu") if conv_width else None
         self.q, self.k, self.v = (HeadwiseLinear(inner, inner // qkv_block_size) for _ in range(3))
-        self.gates = nn.Linear(3 * inner, 2 * num_heads)  # reads q, k, v; input gates, then forget gates
+        self.gates: nn.Linear | ScalarGates  # reads q, k, v; input gates, then forget gates
+        if input_gate_mode == forget_gate_mode == "learned":
+            self.gates = nn.Linear(3 * inner, 2 * num_heads)
+        else:
+            self.gates = ScalarGates(3 * inner, num_heads, input_gate=input_gate_mode, forget_gate=forget_gate_mode)
         self.head_norm = HeadNorm(num_heads, head_dim, eps=norm_eps)
         self.skip = nn.Parameter(torch.ones(inner))
         self.down = nn.Linear(inner, dim, bias=False)
@@ -80,9 +89,12 @@ class MLSTMBlock(nn.Module):
         for weight in (self.up.weight, self.q.weight, self.k.weight, self.v.weight):
             small_init(weight, self.dim)
         wang_init(self.down.weight, self.dim, self.num_blocks)
-        nn.init.zeros_(self.gates.weight)
-        nn.init.normal_(self.gates.bias[:H], std=0.1)
-        linspace_init(self.gates.bias[H:], 3.0, 6.0)
+        if isinstance(self.gates, ScalarGates):
+            self.gates.reset_parameters()
+        else:
+            nn.init.zeros_(self.gates.weight)
+            nn.init.normal_(self.gates.bias[:H], std=0.1)
+            linspace_init(self.gates.bias[H:], 3.0, 6.0)
         nn.init.ones_(self.skip)
 
     def forward(

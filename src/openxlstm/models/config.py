@@ -7,12 +7,17 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from openxlstm.errors import UserError
+from openxlstm.layers.gates import FORGET_GATE_MODES, GATE_MODES
 from openxlstm.models.patterns import BLOCK_NAMES
 
 NORMS = ("layer", "rms", "none")
 POOLINGS = ("mean", "last")
 GATES = ("exp", "sigmoid")
 RECURRENT_INITS = ("zeros", "normal")
+HEAD_COUNTS = ("num_heads", "slstm_num_heads", "lstm_num_heads", "ssd_num_heads")
+SINGLE_WIDTH = frozenset({"lstm_residual", "lstm_plain"})
+"""Blocks without an inner width: only `dim` can bring them to a number of parameters, so nothing that is not theirs may hold
+it to multiples."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,11 +29,11 @@ class StackConfig:
     blocks: tuple[str, ...]
     """Kinds of the blocks, first to last (`patterns.expand` writes them)."""
     num_heads: int = 4
-    """Heads of every block; must divide `dim`."""
+    """Heads of every block; must divide `dim` (but for stacks of SINGLE_WIDTH blocks, which have lstm_num_heads alone)."""
     slstm_num_heads: int | None = None
     """Heads of the `slstm` blocks, where they differ."""
     lstm_num_heads: int = 1
-    """Heads of the `lstm` blocks: 1 is the classic LSTM, more are block-diagonal."""
+    """Heads of the `lstm`, `lstm_residual` and `lstm_plain` blocks: 1 is the classic LSTM, more are block-diagonal."""
     ssd_num_heads: int | None = None
     """Heads of the `ssd` blocks, where they differ; Mamba-2 has heads of 64, that is `dim` / 32 of them."""
     ssd_state_dim: int | None = None
@@ -53,6 +58,10 @@ class StackConfig:
     """Soft cap of the mLSTM gates; 0 is no cap. Default: none in `mlstm`, 15 in `mlstm_large`."""
     input_gate: str = "exp"
     """Input gate of the mLSTM blocks: "exp" or "sigmoid"."""
+    input_gate_mode: str = "learned"
+    """What of the input gate of `mlstm` is learned: weights and bias ("learned"), its "bias", or nothing ("fixed")."""
+    forget_gate_mode: str = "learned"
+    """The same of its forget gate; "one" keeps it at 1."""
     normalize: bool = True
     """Divide the read-out of `mlstm_large` by its normaliser."""
     forget_gate: str = "sigmoid"
@@ -89,9 +98,8 @@ class StackConfig:
         for name in self.blocks:
             if name not in BLOCK_NAMES:
                 raise UserError(f"unknown block {name!r} in blocks; have {', '.join(BLOCK_NAMES)}")
-        for name in ("num_heads", "slstm_num_heads", "lstm_num_heads", "ssd_num_heads"):
-            heads = getattr(self, name)
-            if heads is not None and (heads < 1 or self.dim % heads):
+        for name, heads in self.head_counts.items():
+            if heads < 1 or self.dim % heads:
                 raise UserError(f"dim={self.dim} is not divisible by {name}={heads}")
         if "attention" in self.blocks and (self.dim // self.num_heads) % 2:
             raise UserError(f"attention rotates pairs: dim/num_heads = {self.dim // self.num_heads} must be even")
@@ -118,6 +126,9 @@ class StackConfig:
         for name in ("input_gate", "forget_gate"):
             if getattr(self, name) not in GATES:
                 raise UserError(f"{name} must be one of {', '.join(GATES)}, got {getattr(self, name)!r}")
+        for name, modes in (("input_gate_mode", GATE_MODES), ("forget_gate_mode", FORGET_GATE_MODES)):
+            if getattr(self, name) not in modes:
+                raise UserError(f"{name} must be one of {', '.join(modes)}, got {getattr(self, name)!r}")
         if self.recurrent_init not in RECURRENT_INITS:
             raise UserError(f"recurrent_init must be one of {', '.join(RECURRENT_INITS)}, got {self.recurrent_init!r}")
         _check_probability("dropout", self.dropout)
@@ -132,6 +143,12 @@ class StackConfig:
     def num_blocks(self) -> int:
         """Number of blocks."""
         return len(self.blocks)
+
+    @property
+    def head_counts(self) -> dict[str, int]:
+        """Setting -> number of heads, for those that must divide `dim`."""
+        names = ("lstm_num_heads",) if SINGLE_WIDTH.issuperset(self.blocks) else HEAD_COUNTS
+        return {name: heads for name in names if (heads := getattr(self, name)) is not None}
 
     @property
     def final_norm_eps(self) -> float:

@@ -45,7 +45,8 @@ def match_parameters(config: Config, target: int) -> Config:
     3. If there is none, 1 and 2 are tried without the multiples of 8, then with inner widths from half to twice what they
        were, then from 0.3 to three times.
 
-    That is enough from about 20,000 parameters on. Raises UserError, which says how near a model comes, when nothing does:
+    That is enough from about 20,000 parameters on. Where every block is of SINGLE_WIDTH, `dim` alone moves, and below a width
+    of about 100 its steps are larger than 1 %. Raises UserError, which says how near a model comes, when nothing does:
     say, because the embedding alone is larger than the target.
     """
     if target < 1:
@@ -74,8 +75,7 @@ def _distance(config: StackConfig, target: int) -> float:
 def _dims(config: StackConfig, target: int, multiple: int, low: float, high: float) -> list[int]:
     """The model's widths, from an eighth of the present one to eight times, at which the target lies between the counts for
     the two ratios, and one more on either side; nearest to the present one first."""
-    heads = [config.num_heads, config.lstm_num_heads, config.slstm_num_heads or 1, config.ssd_num_heads or 1]
-    unit = math.lcm(multiple, *heads, 2 * config.num_heads if "attention" in config.blocks else 1)
+    unit = math.lcm(multiple, *config.head_counts.values(), 2 * config.num_heads if "attention" in config.blocks else 1)
     smallest, largest = max(config.dim // 8 // unit, 1), max(config.dim * 8 // unit, 1)
     candidates = sorted({n * unit for n in range(smallest, largest + 1)} | {config.dim})
     if PROJECTED & set(config.blocks):  # not so narrow that the smallest inner width is out of range

@@ -4,7 +4,7 @@ import re
 
 from openxlstm.errors import UserError
 
-BLOCK_NAMES = ("mlstm", "slstm", "mlstm_large", "lstm", "attention", "ssd")
+BLOCK_NAMES = ("mlstm", "slstm", "mlstm_large", "lstm", "lstm_residual", "lstm_plain", "attention", "ssd")
 
 ALIASES = {"transformer": "attention"}
 
@@ -15,6 +15,7 @@ PUBLISHED_PLACEMENT = {
 """Where the xLSTM paper (arXiv 2405.04517, App. B) puts the sLSTM blocks, by (a, b, number of blocks). The 24 blocks of the
 125M model have two of them, so that `[7:1]` is a name there and not a ratio."""
 
+_VARIANT = re.compile(r"([^{}]*)\{([^{}]*)\}")
 _RATIO = re.compile(r"xlstm\[(\d+):(\d+)\]")
 
 
@@ -25,7 +26,7 @@ def expand(pattern: str, num_blocks: int | None = None) -> tuple[str, ...]:
         "xlstm[a:b]": a mLSTM to b sLSTM. Sizes of the paper get the paper's placement (PUBLISHED_PLACEMENT). Otherwise the
             nearest possible number of sLSTM blocks (at least one of each kind that the ratio names) is spread evenly,
             each at the end of its share: `xlstm[1:1]` of 4 is mlstm, slstm, mlstm, slstm;
-        "mlstm", "slstm", "mlstm_large", "lstm", "attention" (or "transformer"), "ssd": the same block throughout;
+        a name out of BLOCK_NAMES (or "transformer" for "attention"): the same block throughout;
         "mlstm,slstm,attention": the blocks themselves; `num_blocks` may be left out and must otherwise agree.
     num_blocks: how many blocks the stack has.
 
@@ -48,6 +49,26 @@ def expand(pattern: str, num_blocks: int | None = None) -> tuple[str, ...]:
         positions = slstm_positions(int(ratio[1]), int(ratio[2]), num_blocks)
         return tuple("slstm" if i in positions else "mlstm" for i in range(num_blocks))
     return (_block(text, pattern),) * num_blocks
+
+
+def split_names(text: str) -> tuple[str, ...]:
+    """The names in a list with commas; those inside braces part settings."""
+    return tuple(name.strip() for name in re.split(r",(?![^{}]*\})", text) if name.strip())
+
+
+def split_settings(name: str) -> tuple[str, dict[str, str]]:
+    """The pattern and the settings of a variant: `mlstm{conv_width=0}` is ("mlstm", {"conv_width": "0"}).
+
+    Raises UserError for braces that are not that.
+    """
+    if not {"{", "}"} & set(name):
+        return name, {}
+    found = _VARIANT.fullmatch(name.strip())
+    pairs = [part.partition("=") for part in found[2].split(",")] if found else []
+    settings = {key.strip(): value.strip() for key, equals, value in pairs if key.strip() and equals}
+    if found is None or len(settings) != len(pairs):
+        raise UserError(f"{name!r} is not of the form PATTERN{{SETTING=VALUE,...}}, each setting once")
+    return found[1].strip(), settings
 
 
 def slstm_positions(a: int, b: int, num_blocks: int) -> tuple[int, ...]:

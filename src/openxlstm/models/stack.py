@@ -33,6 +33,8 @@ def block_options(config: StackConfig, kind: str, index: int) -> dict[str, Any]:
                 conv_width=config.conv_width,
                 qkv_block_size=config.qkv_block_size,
                 input_gate=config.input_gate,
+                input_gate_mode=config.input_gate_mode,
+                forget_gate_mode=config.forget_gate_mode,
                 backend=config.backend,
                 chunk_size=config.chunk_size,
             )  # fmt: skip
@@ -58,6 +60,8 @@ def block_options(config: StackConfig, kind: str, index: int) -> dict[str, Any]:
             )  # fmt: skip
         case "lstm":
             return common | ffn | dict(num_heads=config.lstm_num_heads, backend=config.backend)
+        case "lstm_residual" | "lstm_plain":
+            return common | dict(num_heads=config.lstm_num_heads, backend=config.backend)
         case "attention":
             return common | ffn | dict(rope_base=config.rope_base)
         case "ssd":

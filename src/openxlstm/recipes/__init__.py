@@ -6,7 +6,7 @@ RECIPES are about text; every task has one under its own name (`recipes.tasks.ta
 from collections.abc import Callable
 
 from openxlstm.errors import UserError
-from openxlstm.recipes.language import shakespeare, stdlib, tiny, wikitext2
+from openxlstm.recipes.language import enwik8, ptb, shakespeare, slimpajama, stdlib, tiny, wikitext2, wikitext103
 from openxlstm.recipes.tasks import task_recipe
 from openxlstm.tasks import TASKS
 from openxlstm.tasks.long_range_arena import ArenaTask
@@ -16,12 +16,19 @@ RECIPES: dict[str, Callable[[], RunConfig]] = {
     "stdlib": stdlib,
     "shakespeare": shakespeare,
     "wikitext2": wikitext2,
+    "wikitext103": wikitext103,
+    "ptb": ptb,
+    "enwik8": enwik8,
+    "slimpajama": slimpajama,
     "tiny": tiny,
 }
 
 NEEDS_DATA = {
     "shakespeare": "the text, for example tinyshakespeare's input.txt",
     "wikitext2": "a folder with wiki.train.tokens, wiki.valid.tokens and wiki.test.tokens",
+    "wikitext103": "a folder with wiki.train.tokens, wiki.valid.tokens and wiki.test.tokens",
+    "ptb": "a folder with ptb.train.txt, ptb.valid.txt and ptb.test.txt",
+    "enwik8": "the file enwik8, or a folder with it alone",
     "sequential_mnist": "a folder with MNIST's four IDX files",
     "permuted_mnist": "a folder with MNIST's four IDX files",
     **{name: kind.needs for name, kind in TASKS.items() if issubclass(kind, ArenaTask)},
@@ -47,4 +54,18 @@ def summary(name: str) -> str:
     return (RECIPES[name].__doc__ or "").strip().splitlines()[0]
 
 
-__all__ = ["NEEDS_DATA", "RECIPES", "recipe", "shakespeare", "stdlib", "summary", "task_recipe", "tiny", "wikitext2"]
+__all__ = [
+    "NEEDS_DATA",
+    "RECIPES",
+    "enwik8",
+    "ptb",
+    "recipe",
+    "shakespeare",
+    "slimpajama",
+    "stdlib",
+    "summary",
+    "task_recipe",
+    "tiny",
+    "wikitext2",
+    "wikitext103",
+]

@@ -16,7 +16,8 @@ from openxlstm.files import atomic_path
 from openxlstm.tasks import Task
 from openxlstm.training import compare_task
 from openxlstm.training.cells import Cell, Order, train_all
-from openxlstm.training.config import RunConfig
+from openxlstm.training.config import ModelSettings, RunConfig
+from openxlstm.training.options import override
 from openxlstm.training.record import canvas, curve, read_metrics, write_json
 
 
@@ -116,7 +117,9 @@ def compare(
     lrs: Sequence[float] = (),
     jobs: int = 1,
 ) -> Comparison:
-    """Train each of `models` (patterns, as in ModelSettings) with each of `lrs` and `seeds`, all else as in `base`.
+    """Train each of `models` with each of `lrs` and `seeds`, all else as in `base`.
+
+    models: patterns as in ModelSettings, with other settings of the model in braces: "mlstm{conv_width=0}".
 
     Each has as many parameters, to 1 %, as `base.model` (or as its `num_parameters` says). lrs: peak learning rates, of which
     each model is shown with the best (see Comparison); none = that of `base`. jobs: trainings at a time; more than one, each in
@@ -132,7 +135,7 @@ def compare(
     for what, given in (("model", models), ("seed", seeds), ("learning rate", lrs)):
         if len(set(given)) != len(given):
             raise UserError(f"a {what} is named twice in {', '.join(map(str, given))}")
-    settings = {model: dataclasses.replace(base.model, pattern=model) for model in models}  # a wrong name ends here
+    settings = {model: variant(base.model, model) for model in models}  # a wrong name ends here
     job = open_job(base, say)
     target = base.model.num_parameters or count_parameters(job.model_config(base.model))
     configs = {
@@ -174,6 +177,20 @@ def compare(
         cells[key] = cell
         write(found())
     return found()
+
+
+def variant(settings: ModelSettings, model: str) -> ModelSettings:
+    """`settings` with the pattern of `model` and what stands in its braces; UserError for a setting that there is not."""
+    from openxlstm.models.patterns import split_settings
+
+    pattern, options = split_settings(model)
+    for name in ("pattern", "num_parameters"):
+        if name in options:
+            raise UserError(f"{model}: {name} cannot stand in braces: models are compared at equal numbers of parameters")
+    try:
+        return override(dataclasses.replace(settings, pattern=pattern), options)
+    except UserError as error:
+        raise UserError(f"{model}: {error}") from None
 
 
 def objective(report: dict[str, Any]) -> float:

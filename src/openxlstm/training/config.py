@@ -23,12 +23,13 @@ class ModelSettings:
     """The model to build; vocabulary and outputs come from the data. Kinds of block that a setting does not name ignore it.
 
     pattern: which blocks, by name: "xlstm[a:b]" (a mLSTM to b sLSTM blocks), "mlstm", "slstm", "mlstm_large", "lstm",
-        "transformer", "ssd" (Mamba-2), or a comma list such as "mlstm,slstm,attention".
+        "lstm_residual" (without FFN), "lstm_plain" (without norm and residual too), "transformer", "ssd" (Mamba-2), or a comma
+        list such as "mlstm,slstm,attention".
     dim: width of the residual stream.
     num_blocks: how many blocks.
     num_heads: heads of every block; must divide dim.
     slstm_num_heads: heads of "slstm" blocks; none = num_heads.
-    lstm_num_heads: heads of "lstm" blocks: 1 is the classic LSTM, more are block-diagonal.
+    lstm_num_heads: heads of "lstm" blocks of all three kinds: 1 is the classic LSTM, more are block-diagonal.
     ssd_num_heads: heads of "ssd" blocks; none = num_heads. Mamba-2 has heads of 64, that is dim / 32 of them.
     ssd_state_dim: width of q and k in "ssd" blocks; none = 128, or the inner width if that is less.
     projection_factor: inner width of "mlstm" and "ssd" blocks over dim.
@@ -41,6 +42,9 @@ class ModelSettings:
     qk_factor: width of all queries (and keys) of "mlstm_large" over dim.
     v_factor: width of all values of "mlstm_large" over dim.
     input_gate: input gate of the mLSTM, "exp" or "sigmoid".
+    input_gate_mode: what of the input gate of "mlstm" is learned: weights and bias ("learned"), its "bias" alone, or nothing
+        ("fixed", which is 1 where the gate is "exp").
+    forget_gate_mode: the same of its forget gate; "fixed" biases are 3 to 6 over the heads, "one" keeps the gate at 1.
     forget_gate: forget gate of the sLSTM, "sigmoid" or "exp".
     normalize: divide what "mlstm_large" reads from its memory by the normaliser.
     gate_soft_cap: cap * tanh(gate / cap) on the mLSTM gate pre-activations; 0 = no cap, none = the block's default (15 in
@@ -80,6 +84,8 @@ class ModelSettings:
     qk_factor: float = 0.5
     v_factor: float = 1.0
     input_gate: Literal["exp", "sigmoid"] = "exp"
+    input_gate_mode: Literal["learned", "bias", "fixed"] = "learned"
+    forget_gate_mode: Literal["learned", "bias", "fixed", "one"] = "learned"
     forget_gate: Literal["sigmoid", "exp"] = "sigmoid"
     normalize: bool = True
     gate_soft_cap: float | None = None
