@@ -9,7 +9,7 @@ from openxlstm.errors import UserError
 from openxlstm.recipes.language import shakespeare, stdlib, tiny, wikitext2
 from openxlstm.recipes.tasks import task_recipe
 from openxlstm.tasks import TASKS
-from openxlstm.tasks.arena_images import ArenaImage, ArenaPathfinder
+from openxlstm.tasks.images import ImageFiles
 from openxlstm.tasks.long_range_arena import ArenaTask
 from openxlstm.training.config import RunConfig
 
@@ -23,9 +23,7 @@ RECIPES: dict[str, Callable[[], RunConfig]] = {
 NEEDS_DATA = {
     "shakespeare": "the text, for example tinyshakespeare's input.txt",
     "wikitext2": "a folder with wiki.train.tokens, wiki.valid.tokens and wiki.test.tokens",
-    "sequential_mnist": "a folder with MNIST's four IDX files",
-    "permuted_mnist": "a folder with MNIST's four IDX files",
-    **{name: kind.needs for name, kind in TASKS.items() if issubclass(kind, (ArenaTask, ArenaImage, ArenaPathfinder))},
+    **{name: kind.needs for name, kind in TASKS.items() if issubclass(kind, (ArenaTask, ImageFiles))},
 }
 """Recipes and tasks for data that does not come with Python, and what `--data` should name."""
 

@@ -170,7 +170,7 @@ class SequentialMNIST(SplitFiles):
     """
 
     name: ClassVar[str] = "sequential_mnist"
-    needs: ClassVar[str] = "the folder with MNIST's four IDX files"
+    needs: ClassVar[str] = "a folder with MNIST's four IDX files"
     classes: ClassVar[int] = 10
     permuted: ClassVar[bool] = False
 

@@ -125,14 +125,13 @@ class Pathfinder(ImageTask):
     def paths(self, tries: int, split: Split, rng: torch.Generator) -> list[Paths]:
         """The two long paths, then the short ones.
 
-        The second path starts as far from the start of the first as the ends of the first path of another picture are apart, so
-        the distance between the dots says nothing about the answer.
+        The second starts as far from the start of the first as the first ends: both answers have dots equally far apart.
         """
         room = empty(self.size, tries)
         first = grow(room, self.size, self.num_dashes, anywhere(self.size, tries, rng), rng)
         of_split = first.free & torch.isin(split_key(first), torch.tensor(QUARTERS[split]))
         room, first = room[of_split], first.rows(of_split)
-        apart = (first.stops[:, -1] - first.starts[:, 0]).norm(dim=-1).roll(1)  # [B]
+        apart = (first.stops[:, -1] - first.starts[:, 0]).norm(dim=-1)  # [B]
         starts = first.starts[:, :1] + apart[:, None, None] * towards(any_direction(len(apart), rng))
         second = grow(room, self.size, self.num_dashes, starts, rng)
         room, found = room[second.free], [path.rows(second.free) for path in (first, second)]
