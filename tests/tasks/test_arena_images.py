@@ -85,7 +85,9 @@ def test_classes_of_a_folder_in_turn(tmp_path):
         for label, kind in enumerate(CLASSES):
             for number in range(count):
                 images[part, number, label] = draw.randint(0, 256, (32, 32, 3))
-                save(tmp_path / "small" / part / kind / f"{number:04}.png", images[part, number, label])
+                save(
+                    tmp_path / "small" / part / kind / f"{number:04}.{'PNG' if number else 'png'}", images[part, number, label]
+                )
     for source in (tmp_path / "small", pack(tmp_path / "small")):
         task = cifar(source, color=True, validation_samples=10, test_samples=15)
         assert task.images("train").labels.tolist() == list(range(10)) * 2

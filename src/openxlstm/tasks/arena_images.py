@@ -19,8 +19,7 @@ from openxlstm.tasks.task import Anchor, Signature, Split
 BATCHES = {"train": tuple(f"data_batch_{number}.bin" for number in range(1, 6)), "test": ("test_batch.bin",)}
 CIFAR = re.compile(
     r"(?:^|/)(?:(?P<batch>(?:data_batch_[1-5]|test_batch)(?:\.bin)?)"
-    r"|(?P<part>train|test)/(?P<kind>[^/]+)/(?P<name>[^/]+\.(?:png|jpe?g)))$",
-    re.IGNORECASE,
+    r"|(?P<part>train|test)/(?P<kind>[^/]+)/(?P<name>[^/]+\.(?i:png|jpe?g)))$"
 )
 Part = tuple[NDArray[np.uint8], NDArray[np.uint8]]  # images [N, 32, 32, 3] and labels [N]
 GREY = np.array([0.299, 0.587, 0.114])  # weights of red, green and blue (ITU-R BT.601)
