@@ -25,6 +25,8 @@ def test_the_list_has_a_line_for_each(capsys):
         "lra_listops",
         "lra_text",
         "lra_retrieval",
+        "lra_image",
+        "lra_pathfinder",
     ]
 
 

@@ -236,7 +236,7 @@ def found(module: str) -> str | None:
             return None
     except (ImportError, ValueError):  # there is something of that name, and it is broken
         return None
-    return installed_version({"yaml": "pyyaml"}.get(module, module)) or "installed"
+    return installed_version({"yaml": "pyyaml", "PIL": "pillow"}.get(module, module)) or "installed"
 
 
 def installed_version(distribution: str) -> str | None:

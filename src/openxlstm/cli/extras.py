@@ -18,6 +18,7 @@ OPTIONAL = (
     Optional("tensorboard", "train", "TensorBoard curves"),
     Optional("tokenizers", "train", "BPE tokenizers and any tokenizer.json"),
     Optional("matplotlib", "plot", "figures"),
+    Optional("PIL", "images", "reading PNG and JPEG images"),
     Optional("transformers", "hf", "Hugging Face models and tokenizers"),
     Optional("datasets", "hf", "Hugging Face data sets"),
     Optional("huggingface_hub", "hf", "checkpoints from the Hugging Face hub"),

@@ -9,6 +9,7 @@ from openxlstm.errors import UserError
 from openxlstm.recipes.language import enwik8, ptb, shakespeare, slimpajama, stdlib, tiny, wikitext2, wikitext103
 from openxlstm.recipes.tasks import task_recipe
 from openxlstm.tasks import TASKS
+from openxlstm.tasks.images import ImageFiles
 from openxlstm.tasks.long_range_arena import ArenaTask
 from openxlstm.training.config import RunConfig
 
@@ -29,9 +30,7 @@ NEEDS_DATA = {
     "wikitext103": "a folder with wiki.train.tokens, wiki.valid.tokens and wiki.test.tokens",
     "ptb": "a folder with ptb.train.txt, ptb.valid.txt and ptb.test.txt",
     "enwik8": "the file enwik8, or a folder with it alone",
-    "sequential_mnist": "a folder with MNIST's four IDX files",
-    "permuted_mnist": "a folder with MNIST's four IDX files",
-    **{name: kind.needs for name, kind in TASKS.items() if issubclass(kind, ArenaTask)},
+    **{name: kind.needs for name, kind in TASKS.items() if issubclass(kind, (ArenaTask, ImageFiles))},
 }
 """Recipes and tasks for data that does not come with Python, and what `--data` should name."""
 

@@ -2,6 +2,7 @@
 
 from openxlstm.errors import UserError
 from openxlstm.tasks.adding import Adding
+from openxlstm.tasks.arena_images import ArenaImage, ArenaPathfinder
 from openxlstm.tasks.arithmetic import ModularArithmetic, ModularArithmeticBrackets, SolveEquation
 from openxlstm.tasks.associative_recall import AssociativeRecall
 from openxlstm.tasks.copy_memory import CopyMemory
@@ -13,6 +14,7 @@ from openxlstm.tasks.images import PermutedMNIST, SequentialMNIST
 from openxlstm.tasks.list_operations import ListOps
 from openxlstm.tasks.long_range_arena import ArenaListOps, ArenaRetrieval, ArenaText
 from openxlstm.tasks.nearest_neighbour import NearestNeighbour
+from openxlstm.tasks.pathfinder import Pathfinder
 from openxlstm.tasks.regular import CycleNavigation, EvenPairs, Parity
 from openxlstm.tasks.stack import StackManipulation
 from openxlstm.tasks.strings import BucketSort, MissingDuplicate, OddsFirst, Repetition, ReverseString
@@ -53,9 +55,12 @@ TASKS: dict[str, type[Task]] = {
         CopyMemory,
         SequentialMNIST,
         PermutedMNIST,
+        Pathfinder,
         ArenaListOps,
         ArenaText,
         ArenaRetrieval,
+        ArenaImage,
+        ArenaPathfinder,
         Events,
         EventStream,
     )

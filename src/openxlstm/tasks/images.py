@@ -1,6 +1,7 @@
 """Images read pixel by pixel."""
 
 import hashlib
+from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -27,57 +28,78 @@ PERMUTATION_SEED = 92916  # of the one fixed order; any number would do
 class Images(NamedTuple):
     """Images and their labels."""
 
-    pixels: Tensor  # [N, T] uint8
+    pixels: Tensor  # [N, T] or, in colour, [N, T, 3] uint8, in the order of reading
     labels: Tensor  # [N] int64
 
 
 @dataclass(frozen=True, kw_only=True)
-class SequentialMNIST(Task):
-    """Which digit is it? Known at the last of 784 pixels, in the order of reading.
+class ImageTask(Task):
+    """Which class is the image? Known at its last pixel."""
 
-    Le et al. 2015 ("A simple way to initialize recurrent networks"). The split is that of the files; validation is the end of
-    the training file.
+    classes: ClassVar[int]
 
-    source: the folder with MNIST's four IDX files, as they are or with `.gz`.
-    validation_samples: images at the end of the training file that are kept for validation.
-    test_samples: images of the test file, from its beginning; 0 = all of them.
-    """
+    @property
+    @abstractmethod
+    def steps(self) -> int:
+        """Pixels of an image."""
 
-    name: ClassVar[str] = "sequential_mnist"
-    permuted: ClassVar[bool] = False
-
-    source: str = ""
-    validation_samples: int = 1000
-    test_samples: int = 0
-
-    def __post_init__(self) -> None:
-        for name, least in (("validation_samples", 1), ("test_samples", 0)):
-            if getattr(self, name) < least:
-                raise UserError(f"data.{name}={getattr(self, name)} must be at least {least}")
+    @abstractmethod
+    def images(self, split: Split) -> Images:
+        """One of the three parts."""
 
     @property
     def signature(self) -> Signature:
-        return Signature(input_dim=1, num_classes=10)
+        return Signature(input_dim=1, num_classes=self.classes)
 
     @property
     def metric(self) -> Metric:
         return ACCURACY
 
-    @property
-    def anchors(self) -> tuple[Anchor, ...]:
-        return tcn_anchors(LSTM=0.872, GRU=0.962, TCN=0.990)
-
     def chance(self, length: int) -> float:
-        """One of ten digits."""
-        return 0.1
+        """One of the classes."""
+        return 1 / self.classes
 
     @property
     def trained(self) -> str:
-        return "784"
+        return str(self.steps)
 
     @property
     def reports(self) -> tuple[str, ...]:
-        return ("784",)
+        return (str(self.steps),)
+
+    def train_batch(self, batch: int, rng: torch.Generator) -> Batch:
+        images = self.images("train")
+        return self.batch(images, torch.randint(len(images.labels), (batch,), generator=rng))
+
+    def evaluation(self, split: Split, lengths: str) -> Iterator[tuple[str, Batch]]:
+        images = self.images(split)
+        for rows in torch.arange(len(images.labels)).split(max(STEPS_AT_ONCE // self.steps, 1)):
+            yield lengths, self.batch(images, rows)
+
+    def batch(self, images: Images, rows: Tensor) -> Batch:
+        """Some of the images, as numbers from 0 to 1."""
+        pixels = images.pixels[rows].float().div(255).view(len(rows), self.steps, -1)  # [B, T, F]
+        targets = nothing_scored(len(rows), self.steps)
+        targets[:, -1] = images.labels[rows]
+        return Batch(pixels, targets, torch.full((len(rows),), self.steps))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageFiles(ImageTask):
+    """The same for images in files.
+
+    source: where the files are.
+    test_samples: images of the test part, from its beginning; 0 = all of them.
+    """
+
+    needs: ClassVar[str]
+
+    source: str = ""
+    test_samples: int = 0
+
+    def __post_init__(self) -> None:
+        if self.test_samples < 0:
+            raise UserError(f"data.test_samples={self.test_samples} must be at least 0")
 
     @property
     def description(self) -> str:
@@ -90,36 +112,78 @@ class SequentialMNIST(Task):
             digest.update(part.numpy().tobytes())
         return digest.hexdigest()
 
-    def train_batch(self, batch: int, rng: torch.Generator) -> Batch:
-        images = self.images("train")
-        return self._batch(images, torch.randint(len(images.labels), (batch,), generator=rng))
-
-    def evaluation(self, split: Split, lengths: str) -> Iterator[tuple[str, Batch]]:
-        images = self.images(split)
-        for rows in torch.arange(len(images.labels)).split(STEPS_AT_ONCE // images.pixels.shape[1]):
-            yield lengths, self._batch(images, rows)
-
     def images(self, split: Split) -> Images:
-        """One of the three parts. Raises UserError where the files are not there or not MNIST."""
+        """One of the three parts. Raises UserError where the files are not there or not the task's."""
         if not self.source:
-            raise UserError(f"task {self.name} needs --data: the folder with MNIST's four IDX files")
-        pixels, labels = read_images(self.source, "test" if split == "test" else "train", self.permuted)
+            raise UserError(f"task {self.name} needs --data: {self.needs}")
+        found = self.read(split)
+        few = slice(self.test_samples or None if split == "test" else None)
+        return Images(*(part[few] for part in found))
+
+    @abstractmethod
+    def read(self, split: Split) -> Images:
+        """A part of the files."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitFiles(ImageFiles):
+    """The same where files are for training or test, and validation is the end of those for training.
+
+    source: where the files are.
+    validation_samples: images at the end of the training files that are kept for validation.
+    test_samples: images of the test files, from their beginning; 0 = all of them.
+    """
+
+    validation_samples: int = 1000
+
+    def __post_init__(self) -> None:
+        if self.validation_samples < 1:
+            raise UserError(f"data.validation_samples={self.validation_samples} must be at least 1")
+        super().__post_init__()
+
+    def read(self, split: Split) -> Images:
+        found = self.read_part("test" if split == "test" else "train")
         if split == "test":
-            few = self.test_samples or len(labels)
-            return Images(pixels[:few], labels[:few])
-        kept = len(labels) - self.validation_samples
+            return found
+        kept = len(found.labels) - self.validation_samples
         if kept < 1:
             raise UserError(
-                f"data.validation_samples={self.validation_samples} leaves none of {len(labels)} images to train on"
+                f"data.validation_samples={self.validation_samples} leaves none of {len(found.labels)} images to train on"
             )
-        part = slice(kept) if split == "train" else slice(kept, None)
-        return Images(pixels[part], labels[part])
+        return Images(*(part[:kept] if split == "train" else part[kept:] for part in found))
 
-    def _batch(self, images: Images, rows: Tensor) -> Batch:
-        pixels = images.pixels[rows].float() / 255  # [B, T]
-        targets = nothing_scored(*pixels.shape)
-        targets[:, -1] = images.labels[rows]
-        return Batch(pixels[..., None], targets, torch.full((len(rows),), pixels.shape[1]))
+    @abstractmethod
+    def read_part(self, part: str) -> Images:
+        """All "train" or "test" images."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SequentialMNIST(SplitFiles):
+    """Which digit is it? Known at the last of 784 pixels, in the order of reading.
+
+    Le et al. 2015 ("A simple way to initialize recurrent networks"). The split is that of the files; validation is the end of
+    the training file.
+
+    source: the folder with MNIST's four IDX files, as they are or with `.gz`.
+    validation_samples: images at the end of the training file that are kept for validation.
+    test_samples: images of the test file, from its beginning; 0 = all of them.
+    """
+
+    name: ClassVar[str] = "sequential_mnist"
+    needs: ClassVar[str] = "a folder with MNIST's four IDX files"
+    classes: ClassVar[int] = 10
+    permuted: ClassVar[bool] = False
+
+    @property
+    def steps(self) -> int:
+        return 784
+
+    @property
+    def anchors(self) -> tuple[Anchor, ...]:
+        return tcn_anchors(LSTM=0.872, GRU=0.962, TCN=0.990)
+
+    def read_part(self, part: str) -> Images:
+        return read_images(self.source, part, self.permuted)
 
 
 @dataclass(frozen=True, kw_only=True)
