@@ -7,9 +7,11 @@ from dataclasses import replace
 import pytest
 
 from openxlstm.cli.main import main
+from openxlstm.cli.report import with_data
 from openxlstm.experiments import QUESTIONS, SCALES, Check, Setting, Trained, answer_all, cost
-from openxlstm.experiments.question import grown, rarest_first, score, share
+from openxlstm.experiments.question import grown, rarest_first, score, share, steepest
 from openxlstm.recipes import recipe
+from openxlstm.training.compare import variant
 from openxlstm.training.options import override
 
 QUICK = {
@@ -69,6 +71,19 @@ def test_a_model_that_fails_does_not_make_a_claim_hold(tmp_path):
     assert "a model failed" in (tmp_path / "report.md").read_text()
 
 
+def test_a_question_about_files_says_that_it_needs_them(tmp_path, capsys):
+    """Without them it is not asked; with them their path is part of the command."""
+    asked = QUESTIONS["pixels"]
+    (answer,) = answer_all([asked], "minutes", tmp_path).answers
+    assert answer.verdict == "not tested at this scale"
+    assert "Needs data, --data pixels=PATH: CIFAR-10" in (tmp_path / "report.md").read_text()
+    (given,) = with_data([asked], f"pixels={tmp_path}")
+    assert not given.lacks
+    assert f"--data.source={tmp_path}" in given.command(given.settings["minutes"])
+    assert main(["report", "--only=pixels", "--data", f"pixels={tmp_path / 'nowhere'}", "--out", str(tmp_path / "out")]) == 2
+    assert "nowhere" in capsys.readouterr().err
+
+
 def test_checks():
     low, high = Check(what="", measure=score("a"), bar=1.0, at_most=True), Check(what="", measure=score("a"), bar=1.0)
     assert low.holds(1.0)
@@ -80,6 +95,9 @@ def test_checks():
     rows = {"a": {"score": 1.0, "by_context": {64: 2.0, 2048: 1.5}}, "b": {"score": 4.0}}
     assert share("a", "b")(rows) == 0.25
     assert grown("a", 2048)(rows) == -0.5
+    rows = {"a": {"nats_per_token": 3.0}, "b": {"nats_per_token": 2.0}, "c": {"nats_per_token": 2.5}}
+    assert steepest("a", "b")(rows) == -1.0
+    assert steepest("a", "b", "c")(rows) == 0.5
     rows = {"a": {"by_frequency": [5.0, 4.0, 1.0]}, "b": {"by_frequency": [8.0, 6.0, 1.0]}}
     assert rarest_first("a", "b")(rows) == 1.0
     assert rarest_first("b", "a")(rows) == -3.0
@@ -97,7 +115,7 @@ def test_every_question_can_be_asked(name, scale):
         return
     config = override(recipe(asked.recipe), setting.options)
     for model in setting.models:
-        replace(config.model, pattern=model)
+        variant(config.model, model)
     contexts = dict.fromkeys((config.trainer.context, *config.trainer.report_contexts), 1.0)
     rows = {
         m: {"score": 1.0, "nats_per_token": 1.0, "by_context": contexts, "by_frequency": [1.0] * 10} for m in setting.models
@@ -131,6 +149,8 @@ def test_the_verb(capsys):
         (["--scale=days"], "must be one of minutes, hours, gpu"),
         (["--only=pariti"], "unknown question 'pariti'; did you mean 'parity'?"),
         (["parity"], "--only=parity"),
+        (["--only=parity", "--data=parity=x"], "NAME is none of those asked"),
+        (["--data=pixels"], "--data pixels: expected NAME=PATH, where NAME is pixels"),
         (["--scail=hours"], "did you mean --scale"),
     ):
         assert main(["report", *words]) == 2

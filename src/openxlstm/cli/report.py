@@ -1,14 +1,21 @@
 """`openxlstm report --scale minutes`."""
 
+import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from openxlstm.cli.arguments import did_you_mean, say
 from openxlstm.cli.compare import parse_jobs
 from openxlstm.errors import UserError
 
+if TYPE_CHECKING:
+    from openxlstm.experiments import Question
+
 OWN = {
     "scale": "minutes|hours|gpu  what it may cost: an hour on two cores, a night on two cores, a GPU (default: minutes)",
     "only": "NAME,NAME  these questions alone",
+    "data": "NAME=PATH,NAME=PATH  files for questions whose data does not come with Python; without them they are not asked",
     "out": "FOLDER  where runs and report go (default: runs/report-SCALE; the same command continues there)",
     "jobs": "N  trainings at a time (default: 1)",
     "list": "print the questions and stop",
@@ -48,13 +55,32 @@ def run(argv: list[str]) -> int:
     from openxlstm.experiments.report import summary
 
     folder = Path(options.get("out", f"runs/report-{scale}"))
-    chosen = [question for name, question in QUESTIONS.items() if not names or name in names]
+    chosen = with_data(
+        [question for name, question in QUESTIONS.items() if not names or name in names], options.get("data", "")
+    )
     report = answer_all(chosen, scale, folder, say, jobs)
     if report.interrupted is not None:
         say(f"interrupted; the same command continues in {folder}")
         return 128 + report.interrupted
     print(f"{summary(report.answers)}\n\nreport: {folder / 'report.md'}, {folder / 'report.html'}")
     return 0
+
+
+def with_data(questions: Sequence["Question"], data: str) -> list["Question"]:
+    """The questions with the files of `data` ("pixels=FOLDER,..."). Raises UserError for one that takes none."""
+    from openxlstm.experiments import Trained
+    from openxlstm.recipes import NEEDS_DATA
+
+    places = {}
+    for part in filter(None, data.split(",")):
+        name, _, path = part.partition("=")
+        taking = [question.name for question in questions if isinstance(question, Trained) and question.recipe in NEEDS_DATA]
+        if name not in taking or not path:
+            raise UserError(f"--data {part}: expected NAME=PATH, where NAME is {' or '.join(taking) or 'none of those asked'}")
+        places[name] = path
+    return [
+        dataclasses.replace(q, data=places[q.name]) if isinstance(q, Trained) and q.name in places else q for q in questions
+    ]
 
 
 def help_text() -> str:

@@ -1,5 +1,6 @@
 """What a question is: a claim, what would settle it, and how much of that a scale affords."""
 
+import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -65,10 +66,15 @@ class Question(ABC):
     published: str
     checks: tuple[Check, ...]
 
+    @property
+    def lacks(self) -> str:
+        """What must be given before it can be asked, in a sentence; empty if nothing."""
+        return ""
+
     @abstractmethod
     def ask(self, scale: str, folder: Path, say: Callable[[str], None], jobs: int = 1) -> Evidence | None:
-        """Measure, or take up what is in the folder; None where the scale does not afford the question. jobs: trainings at a
-        time; times are taken of one alone."""
+        """Measure, or take up what is in the folder; None where the scale does not afford the question or it lacks
+        something. jobs: trainings at a time; times are taken of one alone."""
 
 
 def score(model: str) -> Callable[[Rows], float]:
@@ -104,6 +110,13 @@ def rarest_first(model: str, than: str) -> Callable[[Rows], float]:
 def less(model: str, than: str) -> Callable[[Rows], float]:
     """A model's nats a token minus another's."""
     return lambda rows: rows[model]["nats_per_token"] - rows[than]["nats_per_token"]
+
+
+def steepest(*models: str) -> Callable[[Rows], float]:
+    """The largest rise of the nats a token from one model to the next; below 0 where each is better than the one before."""
+    return lambda rows: max(
+        rows[better]["nats_per_token"] - rows[worse]["nats_per_token"] for worse, better in itertools.pairwise(models)
+    )
 
 
 def growth(model: str, what: str) -> Callable[[Rows], float]:

@@ -1,14 +1,18 @@
 """The questions. Bars and anchors: xLSTM (arXiv 2405.04517), Zoology (2312.04927), and the re-runs in `tasks.published`."""
 
 from openxlstm.experiments.cost import Cost
-from openxlstm.experiments.question import Check, Question, ahead, grown, growth, less, rarest_first, score, share
+from openxlstm.experiments.question import Check, Question, ahead, grown, growth, less, rarest_first, score, share, steepest
 from openxlstm.experiments.trained import Setting, Trained
 
 FIGURE_4 = "xLSTM paper, fig. 4: scaled accuracy at lengths 40-256, trained on lengths to 40"
 ONE_THREAD = {"trainer.threads": "1"}
-FIRST_LOOK = {**ONE_THREAD, "data.test_samples": "512", "data.report_lengths": ""}
+FIRST_PICTURES = {**ONE_THREAD, "data.test_samples": "512"}
+FIRST_LOOK = {**FIRST_PICTURES, "data.report_lengths": ""}
 EVERY = ("mlstm", "slstm", "xlstm[1:1]", "lstm", "transformer")
 """The models that an answer that counts compares."""
+LADDER = ("lstm_plain", "lstm_residual", "lstm", "slstm", "xlstm[7:1]")
+"""Each with one thing more than the one before: residual branch and norm, up-projection, exponential gates, matrix memory."""
+NO_CONV, FIXED_GATES = "mlstm{conv_width=0}", "mlstm{input_gate_mode=fixed,forget_gate_mode=fixed}"
 
 
 def formal(name: str, claim: str, published: str, checks: tuple[Check, ...], steps: int) -> Question:
@@ -110,7 +114,7 @@ QUESTIONS: dict[str, Question] = {
         Trained(
             name="listops",
             claim="xLSTM parses nested lists over hundreds of symbols at least as well as a Transformer.",
-            published="xLSTM paper, table 6, at lengths 500-2000: xLSTM 0.411, LSTM 0.495, Llama 0.379, Mamba 0.325",
+            published="xLSTM paper, table 6, at lengths 500-2000: xLSTM 0.411, LSTM (Block) 0.495, Llama 0.379, Mamba 0.325",
             recipe="listops",
             checks=(
                 Check(what="accuracy of mlstm", measure=score("mlstm"), bar=0.40),
@@ -139,6 +143,40 @@ QUESTIONS: dict[str, Question] = {
                         "model.num_blocks": "8",
                         "trainer.steps": "80000",
                     },
+                ),
+            },
+        ),
+        Trained(
+            name="pixels",
+            claim="xLSTM classifies images read pixel by pixel.",
+            published="xLSTM paper, table 6, 1,024 grey pixels: xLSTM 0.695, LSTM 0.675, Llama 0.541, Mamba 0.689",
+            recipe="lra_image",
+            checks=(Check(what="accuracy of mlstm", measure=score("mlstm"), bar=0.45),),
+            settings={
+                "minutes": Setting(models=("mlstm", "lstm"), options={**FIRST_PICTURES, "trainer.steps": "300"}),
+                "hours": Setting(models=("mlstm", "lstm", "transformer"), seeds=3, options=ONE_THREAD),
+                "gpu": Setting(
+                    models=EVERY,
+                    seeds=3,
+                    lrs=(1e-4, 6e-4, 1e-3),
+                    options={"data.pool": "1", "model.dim": "256", "model.num_blocks": "6", "trainer.steps": "15000"},
+                ),
+            },
+        ),
+        Trained(
+            name="pathfinder",
+            claim="xLSTM sees whether two dots in a picture are joined, read pixel by pixel.",
+            published="xLSTM paper, table 6, 1,024 pixels: xLSTM 0.919, LSTM fails, Llama 0.887, Mamba 0.992",
+            recipe="pathfinder",
+            checks=(Check(what="accuracy of mlstm", measure=score("mlstm"), bar=0.60),),
+            settings={
+                "minutes": Setting(models=("mlstm", "lstm"), options={**FIRST_PICTURES, "trainer.steps": "300"}),
+                "hours": Setting(models=("mlstm", "lstm", "transformer"), seeds=3, options=ONE_THREAD),
+                "gpu": Setting(
+                    models=EVERY,
+                    seeds=3,
+                    lrs=(1e-4, 6e-4, 1e-3),
+                    options={"data.size": "32", "model.dim": "256", "model.num_blocks": "6", "trainer.steps": "30000"},
                 ),
             },
         ),
@@ -213,6 +251,33 @@ QUESTIONS: dict[str, Question] = {
                     models=("xlstm[1:1]", "lstm", "transformer"), options={**ONE_THREAD, "trainer.steps": "200"}
                 ),
                 "hours": Setting(models=EVERY, seeds=3, lrs=(1e-3, 3e-3)),
+            },
+        ),
+        Trained(
+            name="ladder",
+            claim="From LSTM to xLSTM each step helps: residual branch, up-projection, exponential gates, matrix memory.",
+            published="xLSTM paper, table 2 (SlimPajama 15B): 2417.86, 35.46, 26.01, 17.70, 13.48",
+            recipe="stdlib",
+            checks=(
+                Check(what="largest rise of the nats from one to the next", measure=steepest(*LADDER), bar=0.0, at_most=True),
+            ),
+            settings={
+                "minutes": Setting(models=LADDER, options={**ONE_THREAD, "trainer.steps": "150"}),
+                "hours": Setting(models=LADDER, seeds=3, options=ONE_THREAD),
+            },
+        ),
+        Trained(
+            name="parts_of_mlstm",
+            claim="The convolution and gates that are learned each make an mLSTM better.",
+            published="xLSTM paper, table 2: 13.43; without convolution 15.41; gates of which nothing is learned 13.95",
+            recipe="stdlib",
+            checks=(
+                Check(what="nats without convolution minus with", measure=less(NO_CONV, "mlstm"), bar=0.02),
+                Check(what="nats with fixed gates minus learned", measure=less(FIXED_GATES, "mlstm"), bar=0.0),
+            ),
+            settings={
+                "minutes": Setting(models=("mlstm", NO_CONV, FIXED_GATES), options={**ONE_THREAD, "trainer.steps": "150"}),
+                "hours": Setting(models=("mlstm", NO_CONV, FIXED_GATES), seeds=3, options=ONE_THREAD),
             },
         ),
         Cost(

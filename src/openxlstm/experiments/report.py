@@ -135,6 +135,7 @@ def as_markdown(report: Report) -> str:
         lines += ["", f"## {question.name}: {answer.verdict}", "", question.claim, "", f"Published: {question.published}."]
         found = answer.evidence
         if found is None:
+            lines += ["", question.lacks] if question.lacks else []
             continue
         lines += ["", *(f"* {spell(c, v)}" for c, v in zip(question.checks, answer.values))]
         lines += ["", found.table, "", f"```\n{found.command}\n```"]

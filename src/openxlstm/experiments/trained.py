@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from openxlstm.experiments.question import Evidence, Question, Rows
-from openxlstm.recipes import recipe
+from openxlstm.recipes import NEEDS_DATA, recipe
 from openxlstm.training.compare import Comparison, compare
 from openxlstm.training.options import override
 
@@ -34,16 +34,24 @@ class Trained(Question):
 
     recipe: what is trained: a recipe for text or a task.
     settings: scale -> Setting; a scale that is not there does not ask the question.
+    data: the file or folder, for a recipe whose data does not come with Python.
     """
 
     recipe: str
     settings: Mapping[str, Setting]
+    data: str | None = None
+
+    @property
+    def lacks(self) -> str:
+        if self.recipe not in NEEDS_DATA or self.data is not None:
+            return ""
+        return f"Needs data, --data {self.name}=PATH: {NEEDS_DATA[self.recipe]}."
 
     def ask(self, scale: str, folder: Path, say: Callable[[str], None], jobs: int = 1) -> Evidence | None:
         setting = self.settings.get(scale)
-        if setting is None:
+        if setting is None or self.lacks:
             return None
-        base = dataclasses.replace(override(recipe(self.recipe), setting.options), name=self.name)
+        base = dataclasses.replace(override(recipe(self.recipe), self.options(setting)), name=self.name)
         found = compare(base, setting.models, range(setting.seeds), folder, say, setting.lrs, jobs)
         return Evidence(
             rows=rows_of(found),
@@ -54,12 +62,16 @@ class Trained(Question):
             interrupted=found.interrupted,
         )
 
+    def options(self, setting: Setting) -> dict[str, str]:
+        """All settings on top of the recipe."""
+        return {**setting.options, **({"data.source": self.data} if self.data is not None else {})}
+
     def command(self, setting: Setting) -> str:
         """The command that trains the same models."""
         words = [f"openxlstm compare {self.recipe} --models '{','.join(setting.models)}'"]
         words.append(f"--seeds {','.join(map(str, range(setting.seeds)))}")
         words += [f"--lrs {','.join(f'{lr:g}' for lr in setting.lrs)}"] * bool(setting.lrs)
-        return " ".join([*words, *(f"--{name}={value}" for name, value in setting.options.items())])
+        return " ".join([*words, *(f"--{name}={value}" for name, value in self.options(setting).items())])
 
 
 def rows_of(found: Comparison) -> Rows:
