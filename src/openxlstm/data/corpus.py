@@ -10,7 +10,7 @@ import os
 import platform
 import re
 import sysconfig
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Literal, cast
@@ -240,10 +240,7 @@ def _one_file(place: Path, config: TextConfig) -> tuple[dict[str, Iterable[str]]
         if not text:
             raise UserError(f"{place}: the file is empty")
         shares = _shares(config)
-        ends = [
-            _cut(text, 1 - shares["validation"] - shares["test"], config.tokenizer),
-            _cut(text, 1 - shares["test"], config.tokenizer),
-        ]
+        ends = _cuts(text, (1 - shares["validation"] - shares["test"], 1 - shares["test"]), config.tokenizer)
         stretches = dict(zip(SPLITS, (text[: ends[0]], text[ends[0] : ends[1]], text[ends[1] :])))
         parts: dict[str, Iterable[str]] = {split: [piece] if piece else [] for split, piece in stretches.items()}
         return parts, f"{name}: one text, cut into stretches"
@@ -251,13 +248,13 @@ def _one_file(place: Path, config: TextConfig) -> tuple[dict[str, Iterable[str]]
     return _split_documents(documents, config), f"{name}: split by document"
 
 
-def _cut(text: str, share: float, tokenizer: str) -> int:
-    """The character before which the first `share` of a text ends. Of bytes, where they are the tokens, as enwik8 is cut; a
+def _cuts(text: str, shares: Sequence[float], tokenizer: str) -> list[int]:
+    """The characters before which these shares of a text end. Of bytes, where those are the tokens, as enwik8 is cut; a
     character stays whole. The small number keeps 1 - 0.1 - 0.05 from cutting one too early."""
     if tokenizer != "bytes" or text.isascii():
-        return int(len(text) * share + 1e-6)
+        return [int(len(text) * share + 1e-6) for share in shares]
     raw = text.encode("utf-8", "surrogatepass")
-    return len(raw[: int(len(raw) * share + 1e-6)].decode("utf-8", "ignore"))
+    return [len(raw[: int(len(raw) * share + 1e-6)].decode("utf-8", "ignore")) for share in shares]
 
 
 def _folder(folder: Path, config: TextConfig) -> tuple[dict[str, Iterable[str]], str]:

@@ -34,6 +34,27 @@ def formal(name: str, claim: str, published: str, checks: tuple[Check, ...], ste
     )
 
 
+def pictures(name: str, claim: str, published: str, *, recipe: str, bar: float, published_size: dict[str, str]) -> Question:
+    """Pictures read pixel by pixel, at the recipe's size; on a GPU at the published one."""
+    return Trained(
+        name=name,
+        claim=claim,
+        published=f"xLSTM paper, table 6, {published}",
+        recipe=recipe,
+        checks=(Check(what="accuracy of mlstm", measure=score("mlstm"), bar=bar),),
+        settings={
+            "minutes": Setting(models=("mlstm", "lstm"), options={**FIRST_PICTURES, "trainer.steps": "300"}),
+            "hours": Setting(models=("mlstm", "lstm", "transformer"), seeds=3, options=ONE_THREAD),
+            "gpu": Setting(
+                models=EVERY,
+                seeds=3,
+                lrs=(1e-4, 6e-4, 1e-3),
+                options={"model.dim": "256", "model.num_blocks": "6", **published_size},
+            ),
+        },
+    )
+
+
 QUESTIONS: dict[str, Question] = {
     question.name: question
     for question in (
@@ -146,39 +167,21 @@ QUESTIONS: dict[str, Question] = {
                 ),
             },
         ),
-        Trained(
-            name="pixels",
-            claim="xLSTM classifies images read pixel by pixel.",
-            published="xLSTM paper, table 6, 1,024 grey pixels: xLSTM 0.695, LSTM 0.675, Llama 0.541, Mamba 0.689",
+        pictures(
+            "pixels",
+            "xLSTM classifies images read pixel by pixel.",
+            "1,024 grey pixels: xLSTM 0.695, LSTM 0.675, Llama 0.541, Mamba 0.689",
             recipe="lra_image",
-            checks=(Check(what="accuracy of mlstm", measure=score("mlstm"), bar=0.45),),
-            settings={
-                "minutes": Setting(models=("mlstm", "lstm"), options={**FIRST_PICTURES, "trainer.steps": "300"}),
-                "hours": Setting(models=("mlstm", "lstm", "transformer"), seeds=3, options=ONE_THREAD),
-                "gpu": Setting(
-                    models=EVERY,
-                    seeds=3,
-                    lrs=(1e-4, 6e-4, 1e-3),
-                    options={"data.pool": "1", "model.dim": "256", "model.num_blocks": "6", "trainer.steps": "15000"},
-                ),
-            },
+            bar=0.45,
+            published_size={"data.pool": "1", "trainer.steps": "15000"},
         ),
-        Trained(
-            name="pathfinder",
-            claim="xLSTM sees whether two dots in a picture are joined, read pixel by pixel.",
-            published="xLSTM paper, table 6, 1,024 pixels: xLSTM 0.919, LSTM fails, Llama 0.887, Mamba 0.992",
+        pictures(
+            "pathfinder",
+            "xLSTM sees whether two dots in a picture are joined, read pixel by pixel.",
+            "1,024 pixels: xLSTM 0.919, LSTM fails, Llama 0.887, Mamba 0.992",
             recipe="pathfinder",
-            checks=(Check(what="accuracy of mlstm", measure=score("mlstm"), bar=0.60),),
-            settings={
-                "minutes": Setting(models=("mlstm", "lstm"), options={**FIRST_PICTURES, "trainer.steps": "300"}),
-                "hours": Setting(models=("mlstm", "lstm", "transformer"), seeds=3, options=ONE_THREAD),
-                "gpu": Setting(
-                    models=EVERY,
-                    seeds=3,
-                    lrs=(1e-4, 6e-4, 1e-3),
-                    options={"data.size": "32", "model.dim": "256", "model.num_blocks": "6", "trainer.steps": "30000"},
-                ),
-            },
+            bar=0.60,
+            published_size={"data.size": "32", "trainer.steps": "30000"},
         ),
         Trained(
             name="extrapolation",

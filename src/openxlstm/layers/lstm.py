@@ -1,6 +1,6 @@
 """The classic LSTM in the place of the sLSTM, and with less around it: comparison models of the xLSTM paper."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -104,8 +104,9 @@ class LSTMResidualBlock(LSTMBlock):
         norm_eps: float = 1e-5,
         backend: str = "auto",
     ) -> None:
-        options: dict[str, Any] = dict(num_blocks=num_blocks, dropout=dropout, norm_eps=norm_eps, backend=backend)
-        super().__init__(dim, num_heads, ffn_factor=None, **options)
+        super().__init__(
+            dim, num_heads, num_blocks=num_blocks, ffn_factor=None, dropout=dropout, norm_eps=norm_eps, backend=backend
+        )
 
 
 class LSTMPlainBlock(LSTMBlock):
@@ -122,5 +123,13 @@ class LSTMPlainBlock(LSTMBlock):
         norm_eps: float = 1e-5,
         backend: str = "auto",
     ) -> None:
-        options: dict[str, Any] = dict(num_blocks=num_blocks, dropout=dropout, norm_eps=norm_eps, backend=backend)
-        super().__init__(dim, num_heads, ffn_factor=None, residual=False, **options)
+        super().__init__(
+            dim,
+            num_heads,
+            num_blocks=num_blocks,
+            ffn_factor=None,
+            residual=False,
+            dropout=dropout,
+            norm_eps=norm_eps,
+            backend=backend,
+        )

@@ -120,20 +120,13 @@ def enwik8() -> RunConfig:
     Reports bits per byte, on the full 100 MB comparable with published ones: Transformer-XL 1.06 (41M parameters), LSTM 1.24
     (46M). An hour or so on two cores shows the way, not the end.
     """
-    return RunConfig(
+    base = shakespeare()
+    return replace(
+        base,
         name="enwik8",
         data=TextConfig(tokenizer="bytes", validation=0.05, test=0.05),
-        model=SMALL,
-        optimizer=OptimizerConfig(lr=3e-3, weight_decay=0.1),
-        schedule=ScheduleConfig(kind="cosine", warmup=100, floor=0.05),
-        trainer=TrainerConfig(
-            steps=5000,
-            batch_size=16,
-            context=128,
-            validate_every=500,
-            validate_tokens=65_536,
-            validate_context=512,
-            checkpoint_every=200,
+        trainer=replace(
+            base.trainer, steps=5000, context=128, validate_tokens=65_536, validate_context=512, report_contexts=()
         ),
     )
 
