@@ -35,6 +35,7 @@ def test_for_a_reader(capsys):
     assert main(["doctor"]) == 0
     out = capsys.readouterr().out
     assert "mlstm_scan on cpu" in out
+    assert "  Triton   " in out
     assert out.rstrip().endswith("usable: the self-test passed")
 
 

@@ -18,7 +18,7 @@ import openxlstm.ops
 from openxlstm import __version__
 from openxlstm.cli.arguments import VerbParser
 from openxlstm.cli.extras import OPTIONAL
-from openxlstm.ops import native
+from openxlstm.ops import gpu, native
 from openxlstm.ops.state import leaves
 
 TOLERANCE = {"cpu": 1e-4, "cuda": 5e-3}
@@ -98,6 +98,7 @@ def machine() -> dict[str, Any]:
         "cpus": usable,
         "threads": torch.get_num_threads(),
         "cpu_kernels": native.describe(),
+        "gpu_kernels": gpu.describe(),
         "memory_gib": None if memory is None else round(memory, 1),
         "gpus": gpus,
         "no_gpu_because": None if gpus else no_gpu_because(),
@@ -283,6 +284,7 @@ def as_text(report: dict[str, Any]) -> str:
     ]
     if not m["gpus"]:
         lines.append(f"  GPU      none: {m['no_gpu_because']}")
+    lines.append(f"  Triton   {m['gpu_kernels']}")
     lines += ["", "backends (* = what 'auto' takes here; error = against the definition in float64, gradients included)"]
     for op in report["operations"]:
         lines.append(f"  {op['operation']} on {op['device']}")

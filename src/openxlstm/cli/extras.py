@@ -19,6 +19,7 @@ OPTIONAL = (
     Optional("tokenizers", "train", "BPE tokenizers and any tokenizer.json"),
     Optional("matplotlib", "plot", "figures"),
     Optional("PIL", "images", "reading PNG and JPEG images"),
+    Optional("triton", "triton", "GPU kernels; comes with PyTorch for CUDA on Linux"),
     Optional("transformers", "hf", "Hugging Face models and tokenizers"),
     Optional("datasets", "hf", "Hugging Face data sets"),
     Optional("huggingface_hub", "hf", "checkpoints from the Hugging Face hub"),
