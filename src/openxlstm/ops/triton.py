@@ -15,9 +15,18 @@ def operand(x, UPCAST: tl.constexpr):
 @triton.jit
 def narrow(x, dtype: tl.constexpr, UPCAST: tl.constexpr):
     """A computed float32 tile as an operand beside operands of `dtype`: rounded to it, in the interpreter too."""
-    x = x.to(dtype)
+    x = nearest(x, UPCAST).to(dtype)
     if UPCAST:
         x = x.to(tl.float32)
+    return x
+
+
+@triton.jit
+def nearest(x, UPCAST: tl.constexpr):
+    """A computed float32 tile before it is stored as bfloat16: the interpreter cuts off what the device rounds."""
+    if UPCAST:
+        bits = x.to(tl.int32, bitcast=True)
+        x = ((bits + 0x7FFF + ((bits >> 16) & 1)) & -65536).to(tl.float32, bitcast=True)
     return x
 
 

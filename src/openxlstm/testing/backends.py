@@ -44,12 +44,17 @@ def check_mlstm_backend(
 
 
 def check_slstm_backend(
-    name: str, *, dtype: torch.dtype = torch.float64, device: str = "cpu", lengths: Iterable[int] = LENGTHS
+    name: str,
+    *,
+    dtype: torch.dtype = torch.float64,
+    device: str = "cpu",
+    lengths: Iterable[int] = LENGTHS,
+    roundings: int = 1,
 ) -> None:
-    """As check_mlstm_backend, for the sLSTM."""
-    _check(
-        name, dtype, device, _cell_cases(lengths, slstm_state, ({"forget_gate": "sigmoid"}, {"forget_gate": "exp"})), _run_slstm
-    )
+    """As check_mlstm_backend, for the sLSTM. roundings: how many numbers that make a result are rounded to `dtype`; 1 is the
+    result alone, 2 a product with operands in `dtype`."""
+    kinds = ({"forget_gate": "sigmoid"}, {"forget_gate": "exp"})
+    _check(name, dtype, device, _cell_cases(lengths, slstm_state, kinds), _run_slstm, roundings)
 
 
 def check_lstm_backend(
@@ -94,7 +99,9 @@ def check_hard_gates(name: str, *, op: str = "mlstm", dtype: torch.dtype = torch
         assert_finite(what, x)
 
 
-def _check(name: str, dtype: torch.dtype, device: str, cases: Iterator[Any], run: Callable[..., Result]) -> None:
+def _check(
+    name: str, dtype: torch.dtype, device: str, cases: Iterator[Any], run: Callable[..., Result], roundings: int = 1
+) -> None:
     served, refusal = 0, ""
     for title, inputs, state, options in cases:
 
@@ -120,7 +127,7 @@ def _check(name: str, dtype: torch.dtype, device: str, cases: Iterator[Any], run
             if dtype == torch.float64:
                 assert_close(f"{name}, {title}, {what}", out[what].cpu(), truth[what])
             else:
-                floor = max(2e-5, torch.finfo(dtype).eps / 2)  # the rounding of the result itself is nobody's fault
+                floor = max(2e-5, roundings * torch.finfo(dtype).eps / 2)  # the rounding of the result itself is nobody's fault
                 assert_no_worse(out[what].cpu(), plain[what], truth[what], floor=floor, what=f"{name}, {title}, {what}")
     assert served, f"backend {name!r} refuses every case: {refusal}"
 

@@ -4,17 +4,19 @@ from typing import Any
 
 from torch import Tensor
 
+from openxlstm.ops import gpu as triton
 from openxlstm.ops import native
 from openxlstm.ops.backend import Backend, choose
 from openxlstm.ops.checks import check_gate, check_same_device, check_shape, check_time_mask
 from openxlstm.ops.numerics import accumulation_dtype, clear_padding, full_precision
-from openxlstm.ops.slstm import cpu, reference, stepwise
+from openxlstm.ops.slstm import cpu, gpu, reference, stepwise
 from openxlstm.ops.state import SLSTMState, empty_slstm_state
 
 REFERENCE = Backend("reference", reference.scan)
 TORCH = Backend("torch", stepwise.scan)
 CPU = Backend("cpu", cpu.scan, cpu.refuses, native.missing)
-BACKENDS = (CPU, TORCH, REFERENCE)
+TRITON = Backend("triton", gpu.scan, gpu.refuses, triton.missing)
+BACKENDS = (CPU, TRITON, TORCH, REFERENCE)
 
 
 @full_precision
