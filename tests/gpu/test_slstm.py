@@ -45,7 +45,7 @@ def run(
     return {name: x.detach().cpu() for name, x in found.items()}
 
 
-@pytest.mark.parametrize(("dtype", "lengths"), list(zip(DTYPES, [(1, 7), (6,), (3,)])), ids=str)
+@pytest.mark.parametrize(("dtype", "lengths"), list(zip(DTYPES, [(1, 5), (4,), (3,)])), ids=str)
 def test_agrees_with_the_reference(dtype: torch.dtype, lengths: tuple[int, ...], device: str) -> None:
     check_slstm_backend("triton", dtype=dtype, device=device, lengths=lengths, roundings=2)
 
@@ -177,7 +177,7 @@ def test_what_fits_on_a_chip(monkeypatch: pytest.MonkeyPatch) -> None:
 
     assert found() == [True, True, True, True, False, True, True, False, False, False]  # H100
     monkeypatch.setattr(host, "shared_memory", lambda device: 99 << 10)  # RTX 4090
-    assert found() == [True, True, False, False, False, True, True, False, False, False]
+    assert found() == [True, True, False, False, False, True, False, False, False, False]
 
 
 def test_interpreted_or_on_a_gpu(device: str) -> None:

@@ -52,10 +52,14 @@ def refuses(gates: Tensor, R: Tensor, b: Tensor, state: SLSTMState, **_: Any) ->
 
 
 def on_chip(gates: Tensor) -> bool:
-    """Whether one program holds R of a head, and beside it what two steps load."""
-    tile = gpu.power_of_two(gates.shape[-1], 16)
-    needed = gates.element_size() * tile * (4 * tile + 7 * BLOCK_B)  # held to the truth by tests/ops/test_slstm_ahead.py
-    return tile <= LARGEST and needed <= shared_memory(gates.device)
+    """Whether one program holds R of a head, and beside it what a step loads and exchanges."""
+    return gates.shape[-1] <= LARGEST and bytes_on_chip(gates.shape[-1], gates.dtype) <= shared_memory(gates.device)
+
+
+def bytes_on_chip(D: int, dtype: torch.dtype) -> int:
+    """Shared memory of a program, at most: R and some tiles (counted by tests/ops/test_slstm_ahead.py)."""
+    tile = gpu.power_of_two(D, 16)
+    return dtype.itemsize * tile * (4 * tile + (10 if dtype == torch.float32 else 8) * BLOCK_B)
 
 
 def shared_memory(device: torch.device) -> int:
@@ -188,7 +192,8 @@ _run = differentiable(slstm_triton, _save, _backward)
 
 
 def _options(like: Tensor, H: int, D: int, exp_forget: bool, flags: Tensor | None) -> dict[str, Any]:
-    """Constants of the two scans, and as many threads as make four numbers of a tile for each."""
+    """Constants of the two scans, and their warps: four numbers of a tile a thread. With 16 warps a thread has 128 registers,
+    and 128 units spill a few of them."""
     tile = gpu.power_of_two(D, 16)
     return dict(
         H=H,
@@ -200,7 +205,7 @@ def _options(like: Tensor, H: int, D: int, exp_forget: bool, flags: Tensor | Non
         FLAGS=flags is not None,
         PRECISION=gpu.precision(like.dtype),
         UPCAST=gpu.upcast(like.dtype),
-        num_warps=tile // 8,
+        num_warps=min(tile // 8, 8),
     )
 
 

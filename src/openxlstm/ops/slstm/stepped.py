@@ -44,8 +44,8 @@ def forward(
         block.R.copy_(R.view(H, D, 4 * D))
         block.b.copy_(b)
         h0, c0, n0, m0 = start
-        r0 = torch.where(n0 > 0, c0 / n0, 0.0)
-        block.memory.copy_(torch.stack([h0, c0, n0, torch.where(m0 <= EMPTY_M, m0, m0 * LOG2E), r0]))
+        r0 = c0 / torch.where(n0 > 0, n0, 1.0)
+        block.memory.copy_(torch.stack([h0, r0, n0, torch.where(m0 <= EMPTY_M, m0, m0 * LOG2E)]))
         block.h_in[:, 0].copy_(h0.transpose(0, 1))
         block.h_in[:, 1].copy_(h0.transpose(0, 1) - block.h_in[:, 0])
         for begin in range(0, T, STEPS):
@@ -58,9 +58,8 @@ def forward(
             if saved.numel():
                 h_before[:, part].copy_(block.h_before[:, :count])
                 saved[:, :, part].copy_(block.saved[:, :, :count])
-        m = block.memory[3]
-        last[:3].copy_(block.memory[:3])
-        last[3].copy_(torch.where(m <= EMPTY_M, m, m / LOG2E))
+        h_last, r, n, m = block.memory
+        last.copy_(torch.stack([h_last, r * n, n, torch.where(m <= EMPTY_M, m, m / LOG2E)]))
 
 
 def backward(
@@ -122,7 +121,7 @@ class _Forward:
         self.R, self.b = new(H, D, 4 * D), new(4, H, D, dtype=single)
         self.gates, self.h_in = new(B, STEPS, 4, H, D), new(H, 2, B, D)
         self.h, self.h_before = new(B, STEPS, H, D), new(B, STEPS, H, D)
-        self.flags, self.memory = new(B, STEPS, dtype=torch.int8), new(5, B, H, D, dtype=single)
+        self.flags, self.memory = new(B, STEPS, dtype=torch.int8), new(4, B, H, D, dtype=single)
         self.saved = new(values, B, STEPS, H, D, dtype=dtype)
         self.options = dict(
             H=H, D=D, STEPS=STEPS, EXP_FORGET=exp_forget, UPCAST=gpu.upcast(like.dtype), SAVE=values > 0, **_tile(D)

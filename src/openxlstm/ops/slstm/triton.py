@@ -32,9 +32,9 @@ def forget(f_pre, EXP_FORGET: tl.constexpr):
 
 
 @triton.jit
-def cell(i_pre, f_pre, z_pre, o_pre, c, n, m, EXP_FORGET: tl.constexpr):
-    """One step, eq. (2)-(7), and what the backward pass wants of it: c, n, m, the mean r = c / n, the shares of new and old in
-    it (eq. 20), z, o and d log f / d f_pre."""
+def cell(i_pre, f_pre, z_pre, o_pre, r, n, m, EXP_FORGET: tl.constexpr):
+    """One step, eq. (2)-(7), with the mean r = c / n in the place of c: the next r, n, m, and what the backward pass wants, the
+    shares of new and old in r (eq. 20), z, o and d log f / d f_pre."""
     log_f, slope = forget(f_pre, EXP_FORGET)
     ahead = i_pre * LOG2E - (log_f + m)
     small = tl.exp2(-tl.abs(ahead))  # of i and f the larger is exactly 1
@@ -42,10 +42,10 @@ def cell(i_pre, f_pre, z_pre, o_pre, c, n, m, EXP_FORGET: tl.constexpr):
     m = tl.maximum(log_f + m, i_pre * LOG2E)
     z, o = 2 * sigmoid(2 * z_pre) - 1, sigmoid(o_pre)
     kept = f * n
-    c = f * c + i * z
     n = kept + i
     inverse = 1 / n
-    return c, n, m, c * inverse, i * inverse, kept * inverse, z, o, slope
+    new, old = i * inverse, kept * inverse
+    return old * r + new * z, n, m, new, old, z, o, slope
 
 
 @triton.jit
@@ -102,6 +102,15 @@ def row_start(row, length):
     return row.to(tl.int64) * length
 
 
+@triton.jit
+def mixed(h, rest, R, pre, SPLIT: tl.constexpr, PRECISION: tl.constexpr):
+    """pre + R h (eq. 1), the parts of h one after the other, so that a part of R is in registers once and not for long."""
+    pre = tl.dot(h, R, pre, input_precision=PRECISION)
+    if SPLIT:
+        pre = tl.dot(rest, R, pre, input_precision=PRECISION)
+    return pre
+
+
 @triton.jit(do_not_specialize=["T", "B"])
 def scan_forward(
     gates, R, b, start, flags, h_out, last, h_before, saved, T, B, gates_b, gates_t, gates_g, gates_h, saved_v,
@@ -113,7 +122,7 @@ def scan_forward(
 
     gates [B, T, 4, H, D], R [H, D, 4, D] in the dtype of the products, b [4, H, D]; start and last [4, B, H, D] float32;
     h_out [B, T, H, D], h_before the same one step earlier, as the product took it; saved [V, B, T, H, D]: the smaller share, z,
-    o, r before the step and, unless EXP_FORGET, slope. SPLIT: the product takes what rounding h left as well; without it log
+    o, r before the step and, unless EXP_FORGET, slope. SPLIT: into i and f goes what rounding h left as well; without it log
     gates would be off by a rounding each step, and m by their sum.
     """
     head = tl.program_id(0)
@@ -136,10 +145,9 @@ def scan_forward(
     state = row_start(row[:, None], H * D) + head * D + unit[None, :]
     size = row_start(B, H * D)
     h = tl.load(start + state, mask=there, other=0.0)
-    c = tl.load(start + size + state, mask=there, other=0.0)
     n = tl.load(start + 2 * size + state, mask=there, other=0.0)
+    r = tl.load(start + size + state, mask=there, other=0.0) / tl.where(n > 0, n, 1.0)
     m = in_log2(tl.load(start + 3 * size + state, mask=there, other=EMPTY))
-    r = tl.where(n > 0, c / tl.where(n > 0, n, 1.0), 0.0)
 
     x = gates + row_start(row[:, None], gates_b) + head * gates_h + unit[None, :]
     step = row_start(row[:, None], T * H * D) + head * D + unit[None, :]
@@ -156,23 +164,18 @@ def scan_forward(
         if FLAGS:
             bits = tl.load(flag, mask=row < B, other=0)
             empty, skip = (bits & RESET)[:, None] != 0, (bits & PADDING)[:, None] != 0
-            h, c, n = tl.where(empty, 0.0, h), tl.where(empty, 0.0, c), tl.where(empty, 0.0, n)
-            m, r = tl.where(empty, EMPTY, m), tl.where(empty, 0.0, r)
+            h, r = tl.where(empty, 0.0, h), tl.where(empty, 0.0, r)
+            n, m = tl.where(empty, 0.0, n), tl.where(empty, EMPTY, m)
         h_in = narrow(h, R.dtype.element_ty, UPCAST)
         if SAVE:
             tl.store(before, h_in, mask=there)
             before += H * D
-        i_pre = tl.dot(h_in, R_i, i_pre, input_precision=PRECISION)
-        f_pre = tl.dot(h_in, R_f, f_pre, input_precision=PRECISION)
+        rest = narrow(h - h_in.to(tl.float32), R.dtype.element_ty, UPCAST)
+        i_pre = mixed(h_in, rest, R_i, i_pre, SPLIT, PRECISION)
+        f_pre = mixed(h_in, rest, R_f, f_pre, SPLIT, PRECISION)
         z_pre = tl.dot(h_in, R_z, z_pre, input_precision=PRECISION)
         o_pre = tl.dot(h_in, R_o, o_pre, input_precision=PRECISION)
-        if SPLIT:
-            h_in = narrow(h - h_in.to(tl.float32), R.dtype.element_ty, UPCAST)
-            i_pre = tl.dot(h_in, R_i, i_pre, input_precision=PRECISION)
-            f_pre = tl.dot(h_in, R_f, f_pre, input_precision=PRECISION)
-            z_pre = tl.dot(h_in, R_z, z_pre, input_precision=PRECISION)
-            o_pre = tl.dot(h_in, R_o, o_pre, input_precision=PRECISION)
-        c_new, n_new, m_new, r_new, new, old, z, o, slope = cell(i_pre, f_pre, z_pre, o_pre, c, n, m, EXP_FORGET)
+        r_new, n_new, m_new, new, old, z, o, slope = cell(i_pre, f_pre, z_pre, o_pre, r, n, m, EXP_FORGET)
         h_new = o * r_new
         if SAVE:
             tl.store(kept, packed(new, old), mask=there)
@@ -184,19 +187,27 @@ def scan_forward(
             kept += H * D
         if FLAGS:
             tl.store(y, nearest(tl.where(skip, 0.0, h_new), UPCAST), mask=there)
-            h_new, c_new, n_new = tl.where(skip, h, h_new), tl.where(skip, c, c_new), tl.where(skip, n, n_new)
-            m_new, r_new = tl.where(skip, m, m_new), tl.where(skip, r, r_new)
+            h_new, r_new = tl.where(skip, h, h_new), tl.where(skip, r, r_new)
+            n_new, m_new = tl.where(skip, n, n_new), tl.where(skip, m, m_new)
             flag += 1
         else:
             tl.store(y, nearest(h_new, UPCAST), mask=there)
-        h, c, n, m, r = h_new, c_new, n_new, m_new, r_new
+        h, r, n, m = h_new, r_new, n_new, m_new
         x += gates_t
         y += H * D
 
     tl.store(last + state, h, mask=there)
-    tl.store(last + size + state, c, mask=there)
+    tl.store(last + size + state, r * n, mask=there)
     tl.store(last + 2 * size + state, n, mask=there)
     tl.store(last + 3 * size + state, in_log(m), mask=there)
+
+
+@triton.jit
+def through(d_pre, result, R, dh, there, PRECISION: tl.constexpr, UPCAST: tl.constexpr):
+    """Stores the gradient of a gate, and adds what of it goes on through R (eq. 16)."""
+    d_pre = narrow(d_pre, result.dtype.element_ty, UPCAST)
+    tl.store(result, d_pre, mask=there)
+    return tl.dot(d_pre, R, dh, input_precision=PRECISION)
 
 
 @triton.jit(do_not_specialize=["T", "B"])
@@ -267,16 +278,11 @@ def scan_backward(
             d_i, d_f = tl.where(skip, 0.0, d_i), tl.where(skip, 0.0, d_f)
             d_z, d_o = tl.where(skip, 0.0, d_z), tl.where(skip, 0.0, d_o)
         db_i, db_f, db_z, db_o = db_i + d_i, db_f + d_f, db_z + d_z, db_o + d_o
-        d_i, d_f = narrow(d_i, RT.dtype.element_ty, UPCAST), narrow(d_f, RT.dtype.element_ty, UPCAST)
-        d_z, d_o = narrow(d_z, RT.dtype.element_ty, UPCAST), narrow(d_o, RT.dtype.element_ty, UPCAST)
-        tl.store(d_x, d_i, mask=there)
-        tl.store(d_x + H * D, d_f, mask=there)
-        tl.store(d_x + 2 * H * D, d_z, mask=there)
-        tl.store(d_x + 3 * H * D, d_o, mask=there)
-        dh_before = tl.dot(d_i, R_i, input_precision=PRECISION)
-        dh_before = tl.dot(d_f, R_f, dh_before, input_precision=PRECISION)
-        dh_before = tl.dot(d_z, R_z, dh_before, input_precision=PRECISION)
-        dh_before = tl.dot(d_o, R_o, dh_before, input_precision=PRECISION)
+        dh_before = tl.zeros((BLOCK_B, BLOCK_D), tl.float32)
+        dh_before = through(d_i, d_x, R_i, dh_before, there, PRECISION, UPCAST)
+        dh_before = through(d_f, d_x + H * D, R_f, dh_before, there, PRECISION, UPCAST)
+        dh_before = through(d_z, d_x + 2 * H * D, R_z, dh_before, there, PRECISION, UPCAST)
+        dh_before = through(d_o, d_x + 3 * H * D, R_o, dh_before, there, PRECISION, UPCAST)
         if FLAGS:
             dh_before = tl.where(skip, dh, dh_before)
             dr_before, dl_before = tl.where(skip, dr, dr_before), tl.where(skip, dl, dl_before)
@@ -306,8 +312,8 @@ def step_forward(
 ):  # fmt: skip
     """One step of BLOCK units of one head of one row; the product with R was made before.
 
-    gates [B, STEPS, 4, H, D], mixed [H, 2, B, 4, D] float32, flags [B, STEPS]; memory [5, B, H, D] float32: h, c, n, m (in
-    units of log 2) and r, read and written. h_in [H, 2, B, D], the operand of the next product: h rounded, and what that left.
+    gates [B, STEPS, 4, H, D], mixed [H, 2, B, 4, D] float32, flags [B, STEPS]; memory [4, B, H, D] float32: h, r, n, m (in
+    units of log 2), read and written. h_in [H, 2, B, D], the operand of the next product: h rounded, and what that left.
     h_out and h_before [B, STEPS, H, D], saved [V, B, STEPS, H, D].
     """
     row, head = tl.program_id(0), tl.program_id(1)
@@ -317,11 +323,10 @@ def step_forward(
     empty, skip = (bits & RESET) != 0, (bits & PADDING) != 0
     size = B * H * D
     at = memory + (row * H + head) * D + unit
-    h, c = tl.load(at, mask=there, other=0.0), tl.load(at + size, mask=there, other=0.0)
+    h, r = tl.load(at, mask=there, other=0.0), tl.load(at + size, mask=there, other=0.0)
     n, m = tl.load(at + 2 * size, mask=there, other=1.0), tl.load(at + 3 * size, mask=there, other=0.0)
-    r = tl.load(at + 4 * size, mask=there, other=0.0)
-    h, c, n, r = tl.where(empty, 0.0, h), tl.where(empty, 0.0, c), tl.where(empty, 0.0, n), tl.where(empty, 0.0, r)
-    m = tl.where(empty, EMPTY, m)
+    h, r = tl.where(empty, 0.0, h), tl.where(empty, 0.0, r)
+    n, m = tl.where(empty, 0.0, n), tl.where(empty, EMPTY, m)
 
     x = gates + row_start(row * STEPS + step, 4 * H * D) + head * D + unit
     recurrent, bias = mixed + (head * 2 * B + row) * 4 * D + unit, b + head * D + unit
@@ -330,7 +335,7 @@ def step_forward(
     f_pre = step_input(x + H * D, recurrent + D, rest, bias + H * D, there, empty)
     z_pre = step_input(x + 2 * H * D, recurrent + 2 * D, rest, bias + 2 * H * D, there, empty)
     o_pre = step_input(x + 3 * H * D, recurrent + 3 * D, rest, bias + 3 * H * D, there, empty)
-    c_new, n_new, m_new, r_new, new, old, z, o, slope = cell(i_pre, f_pre, z_pre, o_pre, c, n, m, EXP_FORGET)
+    r_new, n_new, m_new, new, old, z, o, slope = cell(i_pre, f_pre, z_pre, o_pre, r, n, m, EXP_FORGET)
 
     step_at = row_start(row * STEPS + step, H * D) + head * D + unit
     if SAVE:
@@ -349,10 +354,9 @@ def step_forward(
     tl.store(operands, rounded, mask=there)
     tl.store(operands + B * D, nearest(h - rounded.to(tl.float32), UPCAST), mask=there)
     tl.store(at, h, mask=there)
-    tl.store(at + size, tl.where(skip, c, c_new), mask=there)
+    tl.store(at + size, tl.where(skip, r, r_new), mask=there)
     tl.store(at + 2 * size, tl.where(skip, n, n_new), mask=there)
     tl.store(at + 3 * size, tl.where(skip, m, m_new), mask=there)
-    tl.store(at + 4 * size, tl.where(skip, r, r_new), mask=there)
 
 
 @triton.jit
