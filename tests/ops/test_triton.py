@@ -7,8 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
-from openxlstm.ops import gpu
+from openxlstm.ops import gpu, mlstm_scan
 
 TESTS = Path(__file__).parents[1]
 FILES = sorted((TESTS / "gpu").glob("test_*.py"))
@@ -42,12 +43,17 @@ inputs = [torch.randn(1, 3, 2, 4) for _ in range(3)] + [torch.randn(1, 3, 2) for
 mlstm_scan(*inputs)
 mlstm_scan(*(x.double() for x in inputs))
 slstm_scan(torch.randn(1, 3, 4, 2, 5), torch.randn(2, 5, 4, 5), torch.randn(4, 2, 5))
+try:
+    mlstm_scan(*inputs, backend="triton")
+except ValueError as error:
+    print(error)
 """
 
 
 def test_without_triton_nothing_is_lost() -> None:
     done = run([sys.executable, "-c", NO_TRITON])
     assert done.returncode == 0, done.stderr
+    assert done.stdout == "backend 'triton' cannot run here: Triton is not installed; on Linux: pip install 'openxlstm[triton]'\n"
 
 
 ASKED = """
@@ -62,3 +68,10 @@ print("triton" in sys.modules)
 def test_asking_what_can_run_does_not_load_triton() -> None:
     done = run([sys.executable, "-c", ASKED])
     assert (done.returncode, done.stdout) == (0, "False\n"), done.stderr
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_it_says_so() -> None:
+    inputs = [torch.randn(1, 3, 2, 4) for _ in range(3)] + [torch.randn(1, 3, 2) for _ in range(2)]
+    with pytest.raises(ValueError, match="backend 'triton' cannot run here: .*(no CUDA device|not installed)"):
+        mlstm_scan(*inputs, backend="triton")

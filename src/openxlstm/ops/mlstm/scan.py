@@ -4,17 +4,19 @@ from typing import Any
 
 from torch import Tensor
 
+from openxlstm.ops import gpu as triton_kernels
 from openxlstm.ops import native
 from openxlstm.ops.backend import Backend, choose
 from openxlstm.ops.checks import check_gate, check_same_device, check_shape, check_time_mask
-from openxlstm.ops.mlstm import chunkwise, cpu, reference
+from openxlstm.ops.mlstm import chunkwise, cpu, gpu, reference
 from openxlstm.ops.numerics import accumulation_dtype, clear_padding, full_precision
 from openxlstm.ops.state import MLSTMState, empty_mlstm_state
 
 REFERENCE = Backend("reference", reference.scan)
 TORCH = Backend("torch", chunkwise.scan)
+TRITON = Backend("triton", gpu.scan, gpu.refuses, triton_kernels.missing)
 CPU = Backend("cpu", cpu.scan, cpu.refuses, native.missing)
-BACKENDS = (CPU, TORCH, REFERENCE)
+BACKENDS = (CPU, TRITON, TORCH, REFERENCE)
 
 
 @full_precision
