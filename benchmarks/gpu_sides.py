@@ -6,7 +6,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -102,10 +102,20 @@ class Bench:
             torch.autograd.grad(run(*inputs), inputs, cotangent)
 
         for number, (part, work) in enumerate((("forward", forward), ("forward+backward", both))):
-            found, peak = self.time(work), self.peak(work)
-            floor = floors[number] if floors else None
-            ratio = found["milliseconds"] / floor if floor else None
-            self.write(case=case, part=part, **found, peak_mib=peak, floor_ms=floor, over_floor=ratio, **more)
+            with self.surviving(case):
+                found, peak = self.time(work), self.peak(work)
+                floor = floors[number] if floors else None
+                ratio = found["milliseconds"] / floor if floor else None
+                self.write(case=case, part=part, **found, peak_mib=peak, floor_ms=floor, over_floor=ratio, **more)
+
+    @contextmanager
+    def surviving(self, case: str) -> Iterator[None]:
+        """What cannot be measured (too little memory, shared or not; a pass that a kernel refuses) is a row with the reason."""
+        try:
+            yield
+        except Exception as error:
+            first = str(error).splitlines() or [""]
+            self.write(case=case, reason=f"{type(error).__name__}: {first[0][:150]}")
 
     def time(self, work: Callable[[int], object]) -> dict[str, Any]:
         """Median and spread of single calls, by CUDA events."""
@@ -362,21 +372,20 @@ def flashrnn(bench: Bench) -> None:
     from flashrnn import flashrnn as kernel
 
     def run(gates: Tensor, R: Tensor, b: Tensor) -> Tensor:
-        states, _ = kernel(gates, R, b, function="slstm", backend="triton_fused", dtype="bfloat16")
-        return states[0].transpose(1, 2) if states[0].shape[1] != gates.shape[1] else states[0]
+        name = str(gates.dtype).split(".")[1]
+        states, _ = kernel(gates, R, b, function="slstm", backend="triton_fused", dtype=name)
+        return states[0]
 
     def inputs(s: Shape, seed: int) -> Inputs:
-        gates, R, b = slstm_inputs(s, seed, bench.device)
+        gates, R, b = (x.half() if bench.rehearse else x for x in slstm_inputs(s, seed, bench.device))
         return [gates, R.permute(2, 0, 3, 1).contiguous(), b]  # gate, head, to, from
 
     for s in bench.shapes("slstm", SLSTM[:2]):
         small = replace(s.small(), B=16)
         truth = slstm_scan(*(x.double() for x in slstm_inputs(small, 0, bench.device)), backend="torch")[0]
-        try:
+        with bench.surviving(s.what):  # heads of 128 need more shared memory than there is
             if bench.agrees(s.what, run(*inputs(small, 0)), truth):
                 bench.measure(s.what, lambda seed, s=s: inputs(s, seed), run)
-        except Exception as error:  # heads of 128 need more shared memory than there is: the next case may run
-            bench.write(case=s.what, reason=f"{type(error).__name__}: {str(error).splitlines()[0][:150]}")
 
 
 def training(cell: str) -> Callable[[Bench], None]:

@@ -163,9 +163,7 @@ def mlstm_triton(
     at_once = min(power_of_two(size.chunks), max(1, SPAN_STEPS // size.L))
     launch(kernels.gate_frames, size.memories, frames, m, m0, *arguments, CHUNKS=at_once, **options, num_warps=4)
     grid = size.memories * size.chunks
-    launch(
-        kernels.gate_weights, grid, gates, decay, segments, frames, *arguments, NORMALIZE=normalize, **options, num_warps=1
-    )
+    launch(kernels.gate_weights, grid, gates, decay, segments, frames, *arguments, NORMALIZE=normalize, **options, num_warps=1)
     _states(k, v, C0, n0, gates, decay, states, n_states, C, n, size)
     _mix("h", q, k, v, h, states, n_states, gates, gates, segments, nq, size, normalize, eps)
     wanted = (keep, keep, keep, keep, keep_states, keep_states)

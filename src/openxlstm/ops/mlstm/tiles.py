@@ -40,9 +40,7 @@ def longest(dtype: torch.dtype, capability: tuple[int, int]) -> int:
     return 128 if capability in LARGE_SHARED and dtype == torch.bfloat16 else 64
 
 
-def state_tiles(
-    DY: int, DZ: int, L: int, memories: int, dtype: torch.dtype, capability: tuple[int, int]
-) -> tuple[Tile, ...]:
+def state_tiles(DY: int, DZ: int, L: int, memories: int, dtype: torch.dtype, capability: tuple[int, int]) -> tuple[Tile, ...]:
     """Candidates for chunk_state [DY, DZ], the table's entry first. With few memories tiles are small, so that all
     multiprocessors have one."""
     if capability == INTERPRETER:
