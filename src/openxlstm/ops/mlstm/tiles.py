@@ -28,7 +28,7 @@ def chunk_length(dtype: torch.dtype, capability: tuple[int, int], wanted: int | 
     """Steps a chunk: a power of two from 16, at most as many as `wanted`."""
     if wanted is not None:
         return min(max(16, 1 << (wanted.bit_length() - 1)), longest(dtype, capability))
-    return 32 if capability == INTERPRETER else longest(dtype, capability)
+    return 16 if capability == INTERPRETER else longest(dtype, capability)
 
 
 def longest(dtype: torch.dtype, capability: tuple[int, int]) -> int:
@@ -49,12 +49,11 @@ def state_tiles(
         return (Tile(power_of_two(min(DY, 32), 16), power_of_two(min(DZ, 32), 16), 4, 1),)
     if dtype == torch.float32:
         return (Tile(32, 32, 4, 2), Tile(32, 64, 4, 2))
-    y, z = (64 if d <= 64 else 128 for d in (DY, DZ))
-    few = memories * ceil_div(DY, y) * ceil_div(DZ, z) < 128
-    small, large = Tile(64, 64, 4, 3), Tile(y, z, 8 if y * z > 64 * 64 else 4, 3)
+    small, large = Tile(64, 64, 4, 3), Tile(64 if DY <= 64 else 128, 64, 4 if DY <= 64 else 8, 3)
     if capability not in LARGE_SHARED:
         return (small, Tile(64, 64, 4, 2))
-    return (small, large) if few else (large, small, Tile(64, z, 4, 3), Tile(y, z, 8, 2))
+    few = memories * ceil_div(DY, large.a) * ceil_div(DZ, large.b) < 128
+    return (small, large) if few else (large, small, Tile(64, 128, 8, 3), Tile(large.a, 64, large.num_warps, 2))
 
 
 def mix_tiles(DX: int, DZ: int, L: int, dtype: torch.dtype, capability: tuple[int, int]) -> tuple[Tile, ...]:

@@ -299,6 +299,16 @@ def chunk_mix(
     S += (memory * NC + c) * (DX * DZ)
     acc = tl.zeros((L, BZ), tl.float32)
     P = tl.zeros((L, L), tl.float32)
+    # `add` is where the sums start: added later it would take registers that the weights need
+    if ROLE == "dq" and NORMALIZE:
+        change = tl.load(reads + CHANGE * FAR)
+        n_z = tl.load(n + (memory * NC + c) * DZ + oz, mask=in_z, other=0.0)
+        P += change[:, None]
+        acc += change[:, None] * n_z[None, :]
+    if ROLE == "dk":  # dn is there without normalisation too, from the last state
+        acc += tl.load(n + (memory * NC + c) * DZ + oz, mask=in_z, other=0.0)[None, :]
+        if NORMALIZE:
+            P += tl.load(reads + CHANGE * FAR)[None, :]
     nq_memory = tl.zeros((L,), tl.float32)
     for start in tl.range(0, DX, BX, num_stages=STAGES):
         ox = start + tl.arange(0, BX)
@@ -316,38 +326,26 @@ def chunk_mix(
         if NORMALIZE and ROLE == "h":
             n_x = tl.load(n + (memory * NC + c) * DX + ox, mask=in_x, other=0.0)
             nq_memory += tl.sum(X.to(tl.float32) * n_x[None, :], 1)
-    if ROLE == "dq" and NORMALIZE:
-        change = tl.load(reads + CHANGE * FAR)
-        n_z = tl.load(n + (memory * NC + c) * DZ + oz, mask=in_z, other=0.0)
-        P += change[:, None]
-        acc += change[:, None] * n_z[None, :]
-    if ROLE == "dk":  # dn is there without normalisation too, from the last state
-        n_z = tl.load(n + (memory * NC + c) * DZ + oz, mask=in_z, other=0.0)
-        acc += n_z[None, :]
-        if NORMALIZE:
-            P += tl.load(reads + CHANGE * FAR)[None, :]
-    if TRANSPOSED:
-        earlier = gates + COLUMN * FAR
-        later = reads
-        d = tl.load(gates + WRITE * FAR)
-        sees = ol[:, None] <= ol[None, :]
-        high = tl.load(earlier)[:, None] + tl.load(later)[None, :]
-        low = tl.load(earlier + FAR)[:, None] + tl.load(later + FAR)[None, :]
+    if ROLE == "h":
+        reading = gates + ROW * FAR
+        d = tl.load(gates + READ * FAR)
     else:
-        if ROLE == "h":
-            later = gates
-            d = tl.load(gates + READ * FAR)
-        else:
-            later = reads
-            d = tl.load(reads + READ_BACK * FAR)
-        earlier = gates + COLUMN * FAR
+        reading = reads + ROW * FAR
+        d = tl.load(reads + READ_BACK * FAR)
+    writing = gates + COLUMN * FAR
+    if TRANSPOSED:
+        d = tl.load(gates + WRITE * FAR)
+        rows, columns = writing, reading
+        sees = ol[:, None] <= ol[None, :]
+    else:
+        rows, columns = reading, writing
         sees = ol[:, None] >= ol[None, :]
-        high = tl.load(later)[:, None] + tl.load(earlier)[None, :]
-        low = tl.load(later + FAR)[:, None] + tl.load(earlier + FAR)[None, :]
     if HAS_RESET:
         segment = segments + b * FAR + t
         sees = sees & (tl.load(segment)[:, None] == tl.load(segment)[None, :])
-    P = P * tl.exp2(tl.where(sees, high + low, float("-inf")))
+    high = tl.load(rows)[:, None] + tl.load(columns)[None, :]
+    low = tl.load(rows + FAR)[:, None] + tl.load(columns + FAR)[None, :]
+    P = tl.where(sees, P * tl.exp2(tl.minimum(high + low, 126.0)), 0.0)  # written like this it leaves registers free
     Z = tl.load(z + ol[:, None] * z_t + oz[None, :], mask=in_time[:, None] & in_z[None, :], other=0.0)
     acc = tl.dot(narrow(P, Z.dtype, UPCAST), operand(Z, UPCAST), acc * d[:, None], input_precision=PRECISION)
     if ROLE == "h":
@@ -362,8 +360,8 @@ def chunk_mix(
     inside_out = in_time[:, None] & in_z[None, :]
     if ROLE == "dq" or ROLE == "dk":
         source += b * source_b + h * source_h + c * L * source_t
-        rows = tl.load(source + ol[:, None] * source_t + oz[None, :], mask=inside_out, other=0.0)
-        tl.store(dots + (tile * memories + memory) * FAR + t, tl.sum(rows.to(tl.float32) * acc, 1))
+        other = tl.load(source + ol[:, None] * source_t + oz[None, :], mask=inside_out, other=0.0)
+        tl.store(dots + (tile * memories + memory) * FAR + t, tl.sum(other.to(tl.float32) * acc, 1))
     out += (b * T + c * L) * (H * DZ) + h * DZ
     tl.store(out + ol[:, None] * (H * DZ) + oz[None, :], acc.to(out.dtype.element_ty), mask=inside_out)
 
