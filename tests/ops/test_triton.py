@@ -53,7 +53,9 @@ except ValueError as error:
 def test_without_triton_nothing_is_lost() -> None:
     done = run([sys.executable, "-c", NO_TRITON])
     assert done.returncode == 0, done.stderr
-    assert done.stdout == "backend 'triton' cannot run here: Triton is not installed; on Linux: pip install 'openxlstm[triton]'\n"
+    assert (
+        done.stdout == "backend 'triton' cannot run here: Triton is not installed; on Linux: pip install 'openxlstm[triton]'\n"
+    )
 
 
 ASKED = """

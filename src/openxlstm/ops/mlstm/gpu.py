@@ -1,4 +1,4 @@
-"""mLSTM by Triton kernels (`triton.py`): the chunkwise form of docs/math/mlstm.md, sections 4, 5 and 7, with exact gradients.
+"""mLSTM by Triton kernels (`triton.py`): the chunkwise form of docs/math/mlstm.md, sections 4 to 6, with exact gradients.
 
 q, k and v are read where they are, whatever their strides, if their rows are contiguous. Gates, normaliser and state are
 float32, sums of log gates float64. bfloat16 and float16 are multiplied as they are and added in float32, float32 without TF32.
@@ -60,7 +60,7 @@ def scan(
         options: dict[str, Any] = dict(reset=reset, mask=mask, input_gate=input_gate, normalize=normalize, eps=eps)
         return reference.scan(q, k, v, i_pre, f_pre, state, **options, chunk_size=None)
     dtype = functools.reduce(torch.promote_types, (q.dtype, k.dtype, v.dtype))
-    L = chunk_length(dtype, gpu.capability(q.device), chunk_size)
+    L = chunk_length(q.shape[-1], v.shape[-1], dtype, gpu.capability(q.device), chunk_size)
     keep = needs_gradient(q, k, v, i_pre, f_pre, C0, n0)
     inputs = (*(rows(x.to(dtype)) for x in (q, k, v)), i_pre, f_pre, C0, n0, m0.detach(), reset, mask)
     h, C, n, m, *_ = _run(*inputs, normalize, input_gate == "sigmoid", eps, L, keep, keep and not recomputes())
@@ -87,8 +87,8 @@ class Sizes(NamedTuple):
 
     @property
     def span(self) -> int:
-        """Chunks from one anchor to the next: a power of two."""
-        return min(power_of_two(self.chunks), max(1, SPAN_STEPS // self.L))
+        """Chunks from one anchor to the next: a power of two that does not depend on T, since kernels are compiled for it."""
+        return SPAN_STEPS // self.L
 
     @property
     def spans(self) -> int:
@@ -160,12 +160,9 @@ def mlstm_triton(
     gates, decay, segments, nq, states, n_states = kept
     frames = m0.new_empty(size.memories, size.chunks + 1)
     arguments, options = _gate_arguments(i_pre, f_pre, reset, mask, size, sigmoid_input)
-    at_once = min(power_of_two(size.chunks), max(1, SPAN_STEPS // size.L))
-    launch(kernels.gate_frames, size.memories, frames, m, m0, *arguments, CHUNKS=at_once, **options, num_warps=4)
+    launch(kernels.gate_frames, size.memories, frames, m, m0, *arguments, CHUNKS=size.span, **options, num_warps=4)
     grid = size.memories * size.chunks
-    launch(
-        kernels.gate_weights, grid, gates, decay, segments, frames, *arguments, NORMALIZE=normalize, **options, num_warps=1
-    )
+    launch(kernels.gate_weights, grid, gates, decay, segments, frames, *arguments, NORMALIZE=normalize, **options, num_warps=1)
     _states(k, v, C0, n0, gates, decay, states, n_states, C, n, size)
     _mix("h", q, k, v, h, states, n_states, gates, gates, segments, nq, size, normalize, eps)
     wanted = (keep, keep, keep, keep, keep_states, keep_states)

@@ -1,4 +1,4 @@
-"""The Triton kernels of the mLSTM: the chunkwise form (docs/math/mlstm.md, sections 4, 5 and 7). Launched by `gpu.py`.
+"""The Triton kernels of the mLSTM: the chunkwise form (docs/math/mlstm.md, sections 4 to 6). Launched by `gpu.py`.
 
     gate_frames    m at the edges of the chunks, by a max-plus scan
     gate_weights   what (16)-(19) need of the gates, a few numbers a step
@@ -16,7 +16,7 @@ import triton
 import triton.language as tl
 
 from openxlstm.ops.numerics import EMPTY_M, MASKED_LOG_GATE
-from openxlstm.ops.triton import log_sigmoid, narrow, operand
+from openxlstm.ops.triton import log_sigmoid, narrow, operand, rounded
 
 EMPTY = tl.constexpr(EMPTY_M)
 MASKED = tl.constexpr(MASKED_LOG_GATE)
@@ -245,7 +245,7 @@ def chunk_state(
             if REVERSE:
                 c = end - 1 - i
             c = c.to(tl.int64)
-            tl.store(states + (memory * NC + c) * (DY * DZ) + place, S.to(states.dtype.element_ty), mask=in_state)
+            tl.store(states + (memory * NC + c) * (DY * DZ) + place, rounded(S, states.dtype.element_ty, UPCAST), mask=in_state)
             tl.store(n_states + (memory * NC + c) * DY + oy, n, mask=in_y & (tile_z == 0))
             in_time = c * L + ol < T
             Y = tl.load(y + c * L * y_t + ol[:, None] * y_t + oy[None, :], mask=in_time[:, None] & in_y[None, :], other=0.0)
@@ -363,7 +363,7 @@ def chunk_mix(
         other = tl.load(source + ol[:, None] * source_t + oz[None, :], mask=inside_out, other=0.0)
         tl.store(dots + (tile * memories + memory) * FAR + t, tl.sum(other.to(tl.float32) * acc, 1))
     out += (b * T + c * L) * (H * DZ) + h * DZ
-    tl.store(out + ol[:, None] * (H * DZ) + oz[None, :], acc.to(out.dtype.element_ty), mask=inside_out)
+    tl.store(out + ol[:, None] * (H * DZ) + oz[None, :], rounded(acc, out.dtype.element_ty, UPCAST), mask=inside_out)
 
 
 @triton.jit(do_not_specialize=["T", "NC", "scale", "eps"])
