@@ -1,5 +1,5 @@
-"""The mLSTM's Triton kernels, compiled for GPUs that need not be here, with the tiles that the table has for the head sizes of the
-published models: no spills, shared memory within the limit, matrix instructions, asynchronous copies."""
+"""The mLSTM's Triton kernels, compiled for GPUs that need not be here, with the tiles of the table, for the head
+sizes of the published models: no spills, shared memory within the limit, matrix instructions, asynchronous copies."""
 
 import pytest
 import torch

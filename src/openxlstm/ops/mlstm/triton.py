@@ -7,9 +7,10 @@
     read_gradient  what the cotangent of h makes of the weights, (25), (26)
     gate_gradient  di_pre and df_pre, (33)-(35)
 
-Vectors over time are float32 [memories, fields, chunks * L], one memory a head of a sequence, with fields as numbered below. Sums of log gates
-are made in float64 and kept as two floats each: differences of sums that are in the thousands when gates are closed stay exact,
-because the subtraction of the high parts is (Sterbenz) wherever the weight is not 0. Exponents are in units of log 2.
+Vectors over time are float32 [memories, fields, chunks * L], one memory a head of a sequence, with fields as numbered below.
+Sums of log gates are made in float64 and kept as two floats each: differences of sums that are in the thousands when gates are
+closed stay exact, because the subtraction of the high parts is (Sterbenz) wherever the weight is not 0. Exponents are in units of
+log 2.
 """
 
 import triton
@@ -371,7 +372,7 @@ def read_gradient(
     reads, gates, nq, h, dh, T, NC, scale, eps, dh_b, dh_t, dh_h,
     H: tl.constexpr, DZ: tl.constexpr, L: tl.constexpr, BZ: tl.constexpr, NORMALIZE: tl.constexpr,
 ):  # fmt: skip
-    """reads [memories, READ_FIELDS, NC * L]: with s = scale * read, W s, r s and the cotangent of n q over s. A chunk a program."""
+    """reads [memories, READ_FIELDS, NC * L]: W s, r s, and the cotangent of n q over s, where s = scale * read."""
     c = (tl.program_id(0) % NC).to(tl.int64)
     memory = (tl.program_id(0) // NC).to(tl.int64)
     b, head = memory // H, memory % H
