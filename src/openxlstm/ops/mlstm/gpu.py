@@ -95,6 +95,11 @@ class Sizes(NamedTuple):
         return ceil_div(self.chunks, self.span)
 
 
+def sizes(q: Tensor, v: Tensor, chunk_size: int) -> Sizes:
+    B, T, H, K = q.shape
+    return Sizes(B, T, H, K, v.shape[-1], chunk_size)
+
+
 def state_dtype(dtype: torch.dtype) -> torch.dtype:
     """Of the states before the chunks. bfloat16 has the range of float32 and is what the product reads anyway; a long sum does
     not fit into float16."""
@@ -154,7 +159,7 @@ def mlstm_triton(
     """
     from openxlstm.ops.mlstm import triton as kernels
 
-    size = Sizes(*q.shape, v.shape[-1], chunk_size)
+    size = sizes(q, v, chunk_size)
     h, (C, n, m) = v.new_empty(v.shape), _last(q, size)
     kept = _kept(q, reset, size, True, True)
     gates, decay, segments, nq, states, n_states = kept
@@ -189,7 +194,7 @@ def _(
     keep: bool,
     keep_states: bool,
 ) -> Any:
-    size = Sizes(*q.shape, v.shape[-1], chunk_size)
+    size = sizes(q, v, chunk_size)
     return v.new_empty(v.shape), *_last(q, size), *_kept(q, reset, size, keep, keep_states)
 
 
@@ -348,7 +353,7 @@ def mlstm_triton_backward(
     """Gradients of q, k, v, i_pre, f_pre, C0 and n0 from those of h and of the last C and n (None: zero)."""
     from openxlstm.ops.mlstm import triton as kernels
 
-    size = Sizes(*q.shape, v.shape[-1], chunk_size)
+    size = sizes(q, v, chunk_size)
     dh = torch.zeros_like(h) if dh is None else rows(dh)
     dC, dn = contiguous(dC, dn)
     if not states.numel():
