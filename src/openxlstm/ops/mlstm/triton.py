@@ -9,7 +9,7 @@
 
 Vectors over time are float32 [memories, fields, chunks * L], one memory a head of a sequence, with fields as numbered below.
 Sums of log gates are made in float64 and kept as two floats each: differences of sums that are in the thousands when gates are
-closed stay exact, because the subtraction of the high parts is (Sterbenz) wherever the weight is not 0. Exponents are those of 2.
+closed stay exact, because the subtraction of the high parts is (Sterbenz) wherever the weight is not 0. Exponents are of 2.
 """
 
 import triton
