@@ -8,8 +8,10 @@ import pytest
 
 from openxlstm.cli.main import main
 from openxlstm.cli.report import with_data
-from openxlstm.experiments import QUESTIONS, SCALES, Check, Setting, Trained, answer_all, cost
-from openxlstm.experiments.question import grown, rarest_first, score, share, steepest
+from openxlstm.experiments import QUESTIONS, SCALES, Check, Setting, Trained, answer_all, cost, sizes
+from openxlstm.experiments.question import grown, of_law, rarest_first, score, share, steepest
+from openxlstm.experiments.report import value
+from openxlstm.experiments.sizes import Scaling
 from openxlstm.recipes import recipe
 from openxlstm.training.compare import variant
 from openxlstm.training.options import override
@@ -84,6 +86,33 @@ def test_a_question_about_files_says_that_it_needs_them(tmp_path, capsys):
     assert "nowhere" in capsys.readouterr().err
 
 
+def test_scaling_compares_at_every_width_and_fits_a_law(tmp_path):
+    asked = Scaling(
+        name="grows",
+        claim="More is better.",
+        published="nowhere",
+        recipe="tiny",
+        checks=(Check(what="R²", measure=of_law("mlstm", "R2"), bar=0.0),),
+        settings={"minutes": Setting(models=("mlstm", "lstm"), options={"trainer.steps": "2", "trainer.threads": "1"})},
+        widths={"minutes": (24, 40, 64)},
+    )
+    (answer,) = answer_all([asked], "minutes", tmp_path).answers
+    rows = answer.evidence.rows
+    assert len(rows["mlstm"]["params"]) == len(rows["lstm"]["nats"]) == 3
+    for mine, twin in zip(rows["mlstm"]["params"], rows["lstm"]["params"], strict=True):
+        assert abs(mine / twin - 1) < 0.02
+    assert sorted(path.name for path in (tmp_path / "grows").iterdir() if path.is_dir()) == ["width-24", "width-40", "width-64"]
+    text = (tmp_path / "report.md").read_text()
+    assert "for width in 24 40 64; do openxlstm compare tiny --models 'mlstm,lstm'" in text
+
+
+def test_losses_that_do_not_fall_have_no_law():
+    rows = sizes.rows({"a": ([1e4, 3e4, 9e4], [2.0, 3.0, 4.0])})
+    assert "do not fall" in rows["a"]["no_law"]
+    assert value(Check(what="", measure=of_law("a", "R2"), bar=0.95), rows) is None
+    assert "none: the losses do not fall" in sizes.table({"a": ([1e4, 3e4, 9e4], [2.0, 3.0, 4.0])})
+
+
 def test_checks():
     low, high = Check(what="", measure=score("a"), bar=1.0, at_most=True), Check(what="", measure=score("a"), bar=1.0)
     assert low.holds(1.0)
@@ -120,6 +149,9 @@ def test_every_question_can_be_asked(name, scale):
     rows = {
         m: {"score": 1.0, "nats_per_token": 1.0, "by_context": contexts, "by_frequency": [1.0] * 10} for m in setting.models
     }
+    if isinstance(asked, Scaling):
+        assert len(asked.widths[scale]) >= 3
+        rows = sizes.rows({m: ([1e4, 3e4, 9e4], [3.0, 2.0, 1.5]) for m in setting.models})
     for check in asked.checks:
         assert math.isfinite(check.measure(rows))
     assert asked.command(setting).startswith("openxlstm compare ")

@@ -119,6 +119,16 @@ def steepest(*models: str) -> Callable[[Rows], float]:
     )
 
 
+def of_law(model: str, what: str) -> Callable[[Rows], float]:
+    """A number of a model's scaling law: "R2", "alpha" or "E"."""
+    return lambda rows: rows[model][what]
+
+
+def largest(model: str, than: str) -> Callable[[Rows], float]:
+    """A model's nats a token at the largest size minus another's."""
+    return lambda rows: rows[model]["largest"] - rows[than]["largest"]
+
+
 def growth(model: str, what: str) -> Callable[[Rows], float]:
     """A cost at the longest context over that at the shortest. what: "step", "state", "prefill" or "training"."""
     return lambda rows: rows[model][what][-1] / rows[model][what][0]

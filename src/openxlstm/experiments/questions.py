@@ -1,13 +1,28 @@
 """The questions. Bars and anchors: xLSTM (arXiv 2405.04517), Zoology (2312.04927), and the re-runs in `tasks.published`."""
 
 from openxlstm.experiments.cost import Cost
-from openxlstm.experiments.question import Check, Question, ahead, grown, growth, less, rarest_first, score, share, steepest
+from openxlstm.experiments.question import (
+    Check,
+    Question,
+    ahead,
+    grown,
+    growth,
+    largest,
+    less,
+    of_law,
+    rarest_first,
+    score,
+    share,
+    steepest,
+)
+from openxlstm.experiments.sizes import Scaling
 from openxlstm.experiments.trained import Setting, Trained
 
 FIGURE_4 = "xLSTM paper, fig. 4: scaled accuracy at lengths 40-256, trained on lengths to 40"
 ONE_THREAD = {"trainer.threads": "1"}
 FIRST_PICTURES = {**ONE_THREAD, "data.test_samples": "512"}
 FIRST_LOOK = {**FIRST_PICTURES, "data.report_lengths": ""}
+BYTES = {**ONE_THREAD, "data.tokenizer": "bytes"}
 EVERY = ("mlstm", "slstm", "xlstm[1:1]", "lstm", "transformer")
 """The models that an answer that counts compares."""
 LADDER = ("lstm_plain", "lstm_residual", "lstm", "slstm", "xlstm[7:1]")
@@ -196,8 +211,7 @@ QUESTIONS: dict[str, Question] = {
                 "minutes": Setting(
                     models=("mlstm", "transformer"),
                     options={
-                        **ONE_THREAD,
-                        "data.tokenizer": "bytes",
+                        **BYTES,
                         "trainer.context": "64",
                         "trainer.batch_size": "16",
                         "trainer.steps": "400",
@@ -208,8 +222,7 @@ QUESTIONS: dict[str, Question] = {
                     models=EVERY,
                     seeds=3,
                     options={
-                        **ONE_THREAD,
-                        "data.tokenizer": "bytes",
+                        **BYTES,
                         "trainer.context": "64",
                         "trainer.batch_size": "16",
                         "trainer.steps": "2000",
@@ -254,6 +267,32 @@ QUESTIONS: dict[str, Question] = {
                     models=("xlstm[1:1]", "lstm", "transformer"), options={**ONE_THREAD, "trainer.steps": "200"}
                 ),
                 "hours": Setting(models=EVERY, seeds=3, lrs=(1e-3, 3e-3)),
+            },
+        ),
+        Scaling(
+            name="scaling",
+            claim="The loss falls with the number of parameters by a power law, and xLSTM stays ahead of a Transformer.",
+            published="xLSTM scaling laws (arXiv 2510.02228), 8k tokens of context, 1e20 FLOP: xLSTM 2.685, Llama 2.776 nats",
+            recipe="stdlib",
+            checks=(
+                Check(what="R² of the law of mlstm", measure=of_law("mlstm", "R2"), bar=0.95),
+                Check(
+                    what="nats of mlstm minus transformer at the largest size",
+                    measure=largest("mlstm", "transformer"),
+                    bar=0.0,
+                    at_most=True,
+                ),
+            ),
+            widths={"minutes": (32, 48, 64), "hours": (32, 48, 64, 96, 128), "gpu": (128, 256, 384, 512)},
+            settings={
+                "minutes": Setting(models=("mlstm", "transformer"), options={**BYTES, "trainer.steps": "200"}),
+                "hours": Setting(models=("mlstm", "slstm", "lstm", "transformer"), seeds=2, options=BYTES),
+                "gpu": Setting(
+                    models=EVERY,
+                    seeds=3,
+                    lrs=(1e-3, 3e-3),
+                    options={"model.num_blocks": "8", "trainer.context": "1024", "trainer.steps": "4000"},
+                ),
             },
         ),
         Trained(
