@@ -15,7 +15,7 @@ from openxlstm.experiments.question import (
     share,
     steepest,
 )
-from openxlstm.experiments.sizes import Scaling
+from openxlstm.experiments.sweeps import Capacity, Scaling
 from openxlstm.experiments.trained import Setting, Trained
 
 FIGURE_4 = "xLSTM paper, fig. 4: scaled accuracy at lengths 40-256, trained on lengths to 40"
@@ -70,6 +70,47 @@ def pictures(name: str, claim: str, published: str, *, recipe: str, bar: float, 
     )
 
 
+def pairs(context: int, number: int) -> dict[str, str]:
+    """So many pairs of key and value in so many tokens, tested also at twice and four times the context."""
+    longer = f"{2 * context},{4 * context}"
+    return {
+        "data.num_pairs": str(number),
+        "data.train_length": str(context),
+        "data.eval_length": str(context),
+        "data.report_lengths": longer,
+    }
+
+
+def recall(name: str, claim: str, context: int, number: int, steps: int) -> Question:
+    """Multi-query associative recall at one context and number of pairs."""
+    return Trained(
+        name=name,
+        claim=claim,
+        published="xLSTM paper, fig. 5: xLSTM[1:0] and [1:1] solve 64/4, 128/8, 256/16; Zoology, fig. 2: attention 1.00",
+        recipe="mqar",
+        checks=(
+            Check(what="accuracy of mlstm", measure=score("mlstm"), bar=0.99),
+            Check(what="accuracy of lstm", measure=score("lstm"), bar=0.60, at_most=True),
+        ),
+        settings={
+            "minutes": Setting(
+                models=("mlstm", "lstm"), options={**FIRST_PICTURES, **pairs(context, number), "trainer.steps": str(steps)}
+            ),
+            "hours": Setting(
+                models=(*EVERY, "ssd"),
+                seeds=3,
+                options={**ONE_THREAD, **pairs(context, number), "trainer.steps": str(steps)},
+            ),
+            "gpu": Setting(
+                models=(*EVERY, "ssd"),
+                seeds=3,
+                lrs=(1e-3, 3e-3, 1e-2),
+                options={**pairs(context, number), "data.vocab_size": "8192", "trainer.steps": "10000"},
+            ),
+        },
+    )
+
+
 QUESTIONS: dict[str, Question] = {
     question.name: question
     for question in (
@@ -105,23 +146,30 @@ QUESTIONS: dict[str, Question] = {
             (Check(what="score of slstm", measure=score("slstm"), bar=0.80),),
             1000,
         ),
-        Trained(
-            name="recall",
-            claim="Matrix memory stores more: mLSTM recalls pairs that an LSTM of equal size cannot.",
-            published="xLSTM paper, fig. 5: xLSTM[1:0] and [1:1] solve 64/4 and 128/8; Zoology, fig. 2: attention 1.00",
+        recall("recall", "Matrix memory stores more: mLSTM recalls pairs that an LSTM of equal size cannot.", 64, 4, 600),
+        recall("recall_longer", "So it does with twice as many pairs in twice the context.", 128, 8, 1000),
+        recall("recall_many", "Even 64 pairs fit into the matrices.", 256, 64, 1500),
+        Capacity(
+            name="recall_capacity",
+            claim="At equal bytes of state mLSTM recalls more than an LSTM, and more state holds more.",
+            published="Zoology, recall over memory: with a state of 65,536 Gated DeltaNet 0.99, GLA 0.95, Mamba-2 0.83",
             recipe="mqar",
             checks=(
-                Check(what="accuracy of mlstm", measure=score("mlstm"), bar=0.99),
-                Check(what="accuracy of lstm", measure=score("lstm"), bar=0.60, at_most=True),
+                Check(what="accuracy of mlstm at its largest state", measure=score("mlstm"), bar=0.99),
+                Check(what="accuracy of lstm at its largest", measure=score("lstm"), bar=0.60, at_most=True),
             ),
+            widths={"minutes": (32, 64), "hours": (24, 40, 64, 96), "gpu": (64, 128, 256, 512)},
             settings={
-                "minutes": Setting(models=("mlstm", "lstm"), options=FIRST_LOOK),
-                "hours": Setting(models=EVERY, seeds=3, options=ONE_THREAD),
+                "minutes": Setting(models=("mlstm", "lstm"), options={**FIRST_LOOK, **pairs(128, 16), "trainer.steps": "400"}),
+                "hours": Setting(
+                    models=("mlstm", "slstm", "lstm", "ssd", "transformer"),
+                    options={**ONE_THREAD, **pairs(128, 16), "trainer.batch_size": "64", "trainer.steps": "1500"},
+                ),
                 "gpu": Setting(
-                    models=EVERY,
+                    models=(*EVERY, "ssd"),
                     seeds=3,
                     lrs=(1e-3, 3e-3, 1e-2),
-                    options={"data.vocab_size": "8192", "trainer.steps": "10000"},
+                    options={**pairs(1024, 96), "data.vocab_size": "8192", "trainer.steps": "20000"},
                 ),
             },
         ),
@@ -246,6 +294,23 @@ QUESTIONS: dict[str, Question] = {
             settings={
                 "minutes": Setting(models=("mlstm", "lstm"), options={**ONE_THREAD, "trainer.steps": "300"}),
                 "hours": Setting(models=("mlstm", "lstm", "transformer"), seeds=3, options=ONE_THREAD),
+            },
+        ),
+        Trained(
+            name="rare_words",
+            claim="The same on WikiText-2: the gain over an LSTM is largest in the rarest tenth.",
+            published="xLSTM paper, fig. 2 (right), on WikiText-103",
+            recipe="wikitext2",
+            checks=(
+                Check(
+                    what="nats gained by mlstm over lstm in the rarest tenth, beyond those in any other",
+                    measure=rarest_first("mlstm", "lstm"),
+                    bar=0.0,
+                ),
+            ),
+            settings={
+                "minutes": Setting(models=("mlstm", "lstm"), options={**ONE_THREAD, "trainer.steps": "300"}),
+                "hours": Setting(models=EVERY, seeds=3, options=ONE_THREAD),
             },
         ),
         Trained(
