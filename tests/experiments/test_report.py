@@ -181,9 +181,9 @@ def test_every_question_can_be_asked(name, scale):
     for model in setting.models:
         variant(config.model, model)
     contexts = dict.fromkeys((config.trainer.context, *config.trainer.report_contexts), 1.0)
-    rows = {
-        m: {"score": 1.0, "nats_per_token": 1.0, "by_context": contexts, "by_frequency": [1.0] * 10} for m in setting.models
-    }
+    lengths = [{"lengths": at, "score": 1.0} for at in getattr(config.data, "report_lengths", ())]
+    row = {"score": 1.0, "nats_per_token": 1.0, "by_context": contexts, "by_frequency": [1.0] * 10, "other_lengths": lengths}
+    rows = dict.fromkeys(setting.models, row)
     if isinstance(asked, Sweep):
         assert len(asked.widths[scale]) >= 2
         for width, model in itertools.product(asked.widths[scale], setting.models):

@@ -82,6 +82,11 @@ def score(model: str) -> Callable[[Rows], float]:
     return lambda rows: rows[model]["score"]
 
 
+def score_at(model: str, lengths: str) -> Callable[[Rows], float]:
+    """The score of a model at further lengths, as data.report_lengths names them."""
+    return lambda rows: next(other["score"] for other in rows[model]["other_lengths"] if other["lengths"] == lengths)
+
+
 def share(model: str, of: str) -> Callable[[Rows], float]:
     """A model's score over another's, for scores of which less is better."""
     return lambda rows: rows[model]["score"] / rows[of]["score"]

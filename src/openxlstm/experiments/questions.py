@@ -12,6 +12,7 @@ from openxlstm.experiments.question import (
     of_law,
     rarest_first,
     score,
+    score_at,
     share,
     steepest,
 )
@@ -193,6 +194,51 @@ QUESTIONS: dict[str, Question] = {
                     lrs=(2e-3, 5e-3, 1e-2),
                     options={**ONE_THREAD, "model.forget_gate": "exp", "trainer.steps": "4000"},
                 ),
+            },
+        ),
+        Trained(
+            name="narratives",
+            claim="xLSTM says which of two events came first, however they were told, also in stories of thousands of tokens.",
+            published="not published; a task of this project",
+            recipe="events",
+            checks=(
+                Check(what="accuracy of xlstm[1:1] at 32 tokens", measure=score("xlstm[1:1]"), bar=0.9),
+                Check(what="the same at 4096", measure=score_at("xlstm[1:1]", "4096"), bar=0.8),
+                Check(what="accuracy of lstm minus xlstm[1:1]", measure=ahead("lstm", "xlstm[1:1]"), bar=0.0, at_most=True),
+            ),
+            settings={
+                "minutes": Setting(
+                    models=("xlstm[1:1]", "lstm"),
+                    options={**FIRST_PICTURES, "trainer.steps": "400", "data.report_lengths": "4096"},
+                ),
+                "hours": Setting(models=EVERY, seeds=3, options={**ONE_THREAD, "data.report_lengths": "256,1024,4096"}),
+                "gpu": Setting(
+                    models=EVERY, seeds=3, lrs=(1e-3, 3e-3), options={"data.num_events": "8", "data.report_lengths": "4096"}
+                ),
+            },
+        ),
+        Trained(
+            name="adding",
+            claim="xLSTM adds two marked numbers out of hundreds.",
+            published="Bai et al. (arXiv 1803.01271), 600 steps: LSTM 0.164, GRU 0.000053",
+            recipe="adding",
+            checks=(Check(what="squared error of slstm", measure=score("slstm"), bar=0.01, at_most=True),),
+            settings={
+                "minutes": Setting(models=("slstm", "lstm"), options={**FIRST_LOOK, "trainer.steps": "300"}),
+                "hours": Setting(models=EVERY, seeds=3, options=ONE_THREAD),
+                "gpu": Setting(models=EVERY, seeds=3, options={"data.train_length": "600", "data.eval_length": "600"}),
+            },
+        ),
+        Trained(
+            name="copying",
+            claim="xLSTM repeats ten digits after a hundred blanks.",
+            published="Bai et al. (arXiv 1803.01271), 1,000 blanks: LSTM 0.0204, TCN 0.000035 nats",
+            recipe="copy",
+            checks=(Check(what="nats of mlstm", measure=score("mlstm"), bar=0.01, at_most=True),),
+            settings={
+                "minutes": Setting(models=("mlstm", "lstm"), options={**FIRST_LOOK, "trainer.steps": "300"}),
+                "hours": Setting(models=EVERY, seeds=3, options=ONE_THREAD),
+                "gpu": Setting(models=EVERY, seeds=3, options={"data.train_length": "1020", "data.eval_length": "1020"}),
             },
         ),
         Trained(
