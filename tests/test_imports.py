@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "inference": COMPUTES | {"data"},  # a prompt needs the tokenizer
     "training": COMPUTES | {"data", "tasks", "inference"},
     "recipes": COMPUTES | {"data", "tasks", "training"},
-    "experiments": COMPUTES | {"data", "tasks", "training", "recipes"},
+    "experiments": COMPUTES | {"data", "tasks", "inference", "training", "recipes"},
     "export": COMPUTES | {"inference", "data"},
     "serving": COMPUTES | {"inference", "data"},
     "integrations": COMPUTES | {"inference", "data"},
@@ -41,7 +41,7 @@ CORE_PACKAGES = {"torch", "numpy", "safetensors"}  # what may be imported where 
 HEAVY = (
     "lightning", "lightning_fabric", "pytorch_lightning", "jsonargparse", "tensorboard", "rich", "tokenizers",
     "transformers", "datasets", "matplotlib", "PIL", "pandas", "pyarrow", "yaml", "huggingface_hub", "triton", "onnx",
-    "onnxruntime", "fastapi", "scipy", "sklearn", "torch.utils.tensorboard", "torch._dynamo", "torch._inductor",
+    "onnxruntime", "lm_eval", "fastapi", "scipy", "sklearn", "torch.utils.tensorboard", "torch._dynamo", "torch._inductor",
     "torch.distributed.fsdp",
 )
 # fmt: on

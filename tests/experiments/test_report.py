@@ -1,5 +1,6 @@
 """Questions are asked, answered, kept and written down."""
 
+import itertools
 import json
 import math
 from dataclasses import replace
@@ -9,7 +10,9 @@ import pytest
 from openxlstm.cli.main import main
 from openxlstm.cli.report import with_data
 from openxlstm.experiments import QUESTIONS, SCALES, Check, Setting, Trained, answer_all, cost
-from openxlstm.experiments.question import grown, rarest_first, score, share, steepest
+from openxlstm.experiments.question import grown, of_law, rarest_first, score, share, steepest
+from openxlstm.experiments.report import value
+from openxlstm.experiments.sweeps import Capacity, Scaling, Sweep, at_width
 from openxlstm.recipes import recipe
 from openxlstm.training.compare import variant
 from openxlstm.training.options import override
@@ -84,6 +87,67 @@ def test_a_question_about_files_says_that_it_needs_them(tmp_path, capsys):
     assert "nowhere" in capsys.readouterr().err
 
 
+def test_scaling_compares_at_every_width_and_fits_a_law(tmp_path):
+    asked = Scaling(
+        name="grows",
+        claim="More is better.",
+        published="nowhere",
+        recipe="tiny",
+        checks=(Check(what="R²", measure=of_law("mlstm", "R2"), bar=0.0),),
+        settings={"minutes": Setting(models=("mlstm", "lstm"), options={"trainer.steps": "2", "trainer.threads": "1"})},
+        widths={"minutes": (24, 40, 64)},
+    )
+    (answer,) = answer_all([asked], "minutes", tmp_path).answers
+    rows = answer.evidence.rows
+    assert len(rows["mlstm"]["params"]) == len(rows["lstm"]["nats"]) == 3
+    for mine, twin in zip(rows["mlstm"]["params"], rows["lstm"]["params"], strict=True):
+        assert abs(mine / twin - 1) < 0.02
+    assert sorted(path.name for path in (tmp_path / "grows").iterdir() if path.is_dir()) == ["width-24", "width-40", "width-64"]
+    text = (tmp_path / "report.md").read_text()
+    assert "for width in 24 40 64; do openxlstm compare tiny --models 'mlstm,lstm'" in text
+
+
+def test_capacity_is_the_score_over_the_bytes_carried(tmp_path):
+    asked = Capacity(
+        name="holds",
+        claim="A larger state holds more.",
+        published="nowhere",
+        recipe="mqar",
+        checks=(Check(what="score of mlstm", measure=score("mlstm"), bar=0.0),),
+        settings={
+            "minutes": Setting(
+                models=("mlstm", "transformer"),
+                options={
+                    "trainer.steps": "2",
+                    "trainer.batch_size": "4",
+                    "trainer.threads": "1",
+                    "data.vocab_size": "64",
+                    "data.train_length": "16",
+                    "data.eval_length": "16",
+                    "data.report_lengths": "",
+                    "data.test_samples": "8",
+                    "data.validation_samples": "8",
+                },
+            )
+        },
+        widths={"minutes": (32, 64)},
+    )
+    (answer,) = answer_all([asked], "minutes", tmp_path).answers
+    rows = answer.evidence.rows
+    small, large = rows["mlstm"]["bytes"]
+    assert 3.5 < large / small < 4.5  # the memory is a matrix, the convolution's window is not
+    assert rows["transformer"]["bytes"][1] < 2.5 * rows["transformer"]["bytes"][0]  # keys and values of 16 steps
+    assert (tmp_path / "holds" / "capacity.png").exists()
+
+
+def test_losses_that_do_not_fall_have_no_law():
+    asked, rising = QUESTIONS["scaling"], {"a": ([1e4, 3e4, 9e4], [2.0, 3.0, 4.0])}
+    rows = asked.rows(rising)
+    assert "do not fall" in rows["a"]["no_law"]
+    assert value(Check(what="", measure=of_law("a", "R2"), bar=0.95), rows) is None
+    assert "none: the losses do not fall" in asked.table(rising)
+
+
 def test_checks():
     low, high = Check(what="", measure=score("a"), bar=1.0, at_most=True), Check(what="", measure=score("a"), bar=1.0)
     assert low.holds(1.0)
@@ -117,9 +181,14 @@ def test_every_question_can_be_asked(name, scale):
     for model in setting.models:
         variant(config.model, model)
     contexts = dict.fromkeys((config.trainer.context, *config.trainer.report_contexts), 1.0)
-    rows = {
-        m: {"score": 1.0, "nats_per_token": 1.0, "by_context": contexts, "by_frequency": [1.0] * 10} for m in setting.models
-    }
+    lengths = [{"lengths": at, "score": 1.0} for at in getattr(config.data, "report_lengths", ())]
+    row = {"score": 1.0, "nats_per_token": 1.0, "by_context": contexts, "by_frequency": [1.0] * 10, "other_lengths": lengths}
+    rows = dict.fromkeys(setting.models, row)
+    if isinstance(asked, Sweep):
+        assert len(asked.widths[scale]) >= 2
+        for width, model in itertools.product(asked.widths[scale], setting.models):
+            variant(override(config, at_width(width)).model, model)
+        rows = asked.rows({m: ([1e4, 3e4, 9e4], [3.0, 2.0, 1.5]) for m in setting.models})
     for check in asked.checks:
         assert math.isfinite(check.measure(rows))
     assert asked.command(setting).startswith("openxlstm compare ")

@@ -29,6 +29,7 @@ def run(command: list[str], **variables: str) -> "subprocess.CompletedProcess[st
     return subprocess.run(command, cwd=TESTS.parent, env=environment, capture_output=True, text=True)
 
 
+NOT_INSTALLED = "Triton is not installed; on Linux: pip install 'openxlstm[triton]'"
 NO_TRITON = """
 import importlib.util, sys
 sys.modules["triton"] = None  # importing it is an error
@@ -53,9 +54,7 @@ except ValueError as error:
 def test_without_triton_nothing_is_lost() -> None:
     done = run([sys.executable, "-c", NO_TRITON])
     assert done.returncode == 0, done.stderr
-    assert (
-        done.stdout == "backend 'triton' cannot run here: Triton is not installed; on Linux: pip install 'openxlstm[triton]'\n"
-    )
+    assert done.stdout == f"backend 'triton' cannot run here: {NOT_INSTALLED}\n"
 
 
 ASKED = """
@@ -75,5 +74,5 @@ def test_asking_what_can_run_does_not_load_triton() -> None:
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_without_a_gpu_it_says_so() -> None:
     inputs = [torch.randn(1, 3, 2, 4) for _ in range(3)] + [torch.randn(1, 3, 2) for _ in range(2)]
-    with pytest.raises(ValueError, match="backend 'triton' cannot run here: .*(no CUDA device|not installed)"):
+    with pytest.raises(ValueError, match=r"backend 'triton' cannot run here: .*(no CUDA device|not installed)"):
         mlstm_scan(*inputs, backend="triton")

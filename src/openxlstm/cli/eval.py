@@ -9,6 +9,7 @@ from typing import Any
 
 from openxlstm.cli.arguments import VerbParser, number, numbers, say
 from openxlstm.cli.eval_task import is_about_task, run_task
+from openxlstm.cli.eval_zero_shot import run_zero_shot
 from openxlstm.cli.generate import add_machine_options, load
 from openxlstm.errors import UserError
 
@@ -27,6 +28,7 @@ def parser() -> VerbParser:
             "openxlstm eval runs/shakespeare --context 64,256,2048 --by-position",
             "openxlstm eval runs/shakespeare --data other.txt --carry --json",
             "openxlstm eval runs/parity --lengths 40-256,512,4096",
+            "openxlstm eval runs/wikitext2 --tasks lambada_openai,piqa,arc_easy",
         ],
     )
     p.add_argument(
@@ -50,6 +52,13 @@ def parser() -> VerbParser:
         help="lengths N or ranges N-M of the sequences; without it, those of the run's report. --split (default: test) and "
         "--precision are for tasks too",
     )  # fmt: skip
+    zero_shot = p.add_argument_group("zero-shot tasks")
+    zero_shot.add_argument(
+        "--tasks", metavar="NAME,NAME",
+        help="tasks of EleutherAI's lm-eval (extra 'eval'), which downloads their data; with --data FOLDER, files NAME.jsonl "
+        "there: lines with context and continuation, or with query, choices and gold",
+    )  # fmt: skip
+    zero_shot.add_argument("--limit", type=number(int, least=1), metavar="N", help="only the first N samples of each task")
     how = p.add_argument_group("measurement")
     how.add_argument(
         "--context", type=numbers(int, least=1), metavar="N,N...",
@@ -81,6 +90,10 @@ def run(argv: Sequence[str]) -> int:
         raise UserError("--carry and --stride exclude each other: a carried state needs windows that do not overlap")
     if is_about_task(args.run):
         return run_task(args)
+    if args.limit and not args.tasks:
+        raise UserError("--limit is about --tasks; of a text, the first tokens are --max-tokens")
+    if args.tasks:
+        return run_zero_shot(args)
     if args.lengths:
         raise UserError("--lengths is about tasks; the windows in which text is read are --context")
     loaded = load(args)

@@ -82,6 +82,11 @@ def score(model: str) -> Callable[[Rows], float]:
     return lambda rows: rows[model]["score"]
 
 
+def score_at(model: str, lengths: str) -> Callable[[Rows], float]:
+    """The score of a model at further lengths, as data.report_lengths names them."""
+    return lambda rows: next(other["score"] for other in rows[model]["other_lengths"] if other["lengths"] == lengths)
+
+
 def share(model: str, of: str) -> Callable[[Rows], float]:
     """A model's score over another's, for scores of which less is better."""
     return lambda rows: rows[model]["score"] / rows[of]["score"]
@@ -117,6 +122,16 @@ def steepest(*models: str) -> Callable[[Rows], float]:
     return lambda rows: max(
         rows[better]["nats_per_token"] - rows[worse]["nats_per_token"] for worse, better in itertools.pairwise(models)
     )
+
+
+def of_law(model: str, what: str) -> Callable[[Rows], float]:
+    """A number of a model's scaling law: "R2", "alpha" or "E"."""
+    return lambda rows: rows[model][what]
+
+
+def largest(model: str, than: str) -> Callable[[Rows], float]:
+    """A model's nats a token at the largest size minus another's."""
+    return lambda rows: rows[model]["largest"] - rows[than]["largest"]
 
 
 def growth(model: str, what: str) -> Callable[[Rows], float]:

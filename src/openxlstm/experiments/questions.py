@@ -1,13 +1,29 @@
 """The questions. Bars and anchors: xLSTM (arXiv 2405.04517), Zoology (2312.04927), and the re-runs in `tasks.published`."""
 
 from openxlstm.experiments.cost import Cost
-from openxlstm.experiments.question import Check, Question, ahead, grown, growth, less, rarest_first, score, share, steepest
+from openxlstm.experiments.question import (
+    Check,
+    Question,
+    ahead,
+    grown,
+    growth,
+    largest,
+    less,
+    of_law,
+    rarest_first,
+    score,
+    score_at,
+    share,
+    steepest,
+)
+from openxlstm.experiments.sweeps import Capacity, Scaling
 from openxlstm.experiments.trained import Setting, Trained
 
 FIGURE_4 = "xLSTM paper, fig. 4: scaled accuracy at lengths 40-256, trained on lengths to 40"
 ONE_THREAD = {"trainer.threads": "1"}
 FIRST_PICTURES = {**ONE_THREAD, "data.test_samples": "512"}
 FIRST_LOOK = {**FIRST_PICTURES, "data.report_lengths": ""}
+BYTES = {**ONE_THREAD, "data.tokenizer": "bytes"}
 EVERY = ("mlstm", "slstm", "xlstm[1:1]", "lstm", "transformer")
 """The models that an answer that counts compares."""
 LADDER = ("lstm_plain", "lstm_residual", "lstm", "slstm", "xlstm[7:1]")
@@ -55,6 +71,47 @@ def pictures(name: str, claim: str, published: str, *, recipe: str, bar: float, 
     )
 
 
+def pairs(context: int, number: int) -> dict[str, str]:
+    """So many pairs of key and value in so many tokens, tested also at twice and four times the context."""
+    longer = f"{2 * context},{4 * context}"
+    return {
+        "data.num_pairs": str(number),
+        "data.train_length": str(context),
+        "data.eval_length": str(context),
+        "data.report_lengths": longer,
+    }
+
+
+def recall(name: str, claim: str, context: int, number: int, steps: int) -> Question:
+    """Multi-query associative recall at one context and number of pairs."""
+    return Trained(
+        name=name,
+        claim=claim,
+        published="xLSTM paper, fig. 5: xLSTM[1:0] and [1:1] solve 64/4, 128/8, 256/16; Zoology, fig. 2: attention 1.00",
+        recipe="mqar",
+        checks=(
+            Check(what="accuracy of mlstm", measure=score("mlstm"), bar=0.99),
+            Check(what="accuracy of lstm", measure=score("lstm"), bar=0.60, at_most=True),
+        ),
+        settings={
+            "minutes": Setting(
+                models=("mlstm", "lstm"), options={**FIRST_PICTURES, **pairs(context, number), "trainer.steps": str(steps)}
+            ),
+            "hours": Setting(
+                models=(*EVERY, "ssd"),
+                seeds=3,
+                options={**ONE_THREAD, **pairs(context, number), "trainer.steps": str(steps)},
+            ),
+            "gpu": Setting(
+                models=(*EVERY, "ssd"),
+                seeds=3,
+                lrs=(1e-3, 3e-3, 1e-2),
+                options={**pairs(context, number), "data.vocab_size": "8192", "trainer.steps": "10000"},
+            ),
+        },
+    )
+
+
 QUESTIONS: dict[str, Question] = {
     question.name: question
     for question in (
@@ -90,23 +147,30 @@ QUESTIONS: dict[str, Question] = {
             (Check(what="score of slstm", measure=score("slstm"), bar=0.80),),
             1000,
         ),
-        Trained(
-            name="recall",
-            claim="Matrix memory stores more: mLSTM recalls pairs that an LSTM of equal size cannot.",
-            published="xLSTM paper, fig. 5: xLSTM[1:0] and [1:1] solve 64/4 and 128/8; Zoology, fig. 2: attention 1.00",
+        recall("recall", "Matrix memory stores more: mLSTM recalls pairs that an LSTM of equal size cannot.", 64, 4, 600),
+        recall("recall_longer", "So it does with twice as many pairs in twice the context.", 128, 8, 1000),
+        recall("recall_many", "Even 64 pairs fit into the matrices.", 256, 64, 1500),
+        Capacity(
+            name="recall_capacity",
+            claim="At equal bytes of state mLSTM recalls more than an LSTM, and more state holds more.",
+            published="Zoology, recall over memory: with a state of 65,536 Gated DeltaNet 0.99, GLA 0.95, Mamba-2 0.83",
             recipe="mqar",
             checks=(
-                Check(what="accuracy of mlstm", measure=score("mlstm"), bar=0.99),
-                Check(what="accuracy of lstm", measure=score("lstm"), bar=0.60, at_most=True),
+                Check(what="accuracy of mlstm at its largest state", measure=score("mlstm"), bar=0.99),
+                Check(what="accuracy of lstm at its largest", measure=score("lstm"), bar=0.60, at_most=True),
             ),
+            widths={"minutes": (32, 64), "hours": (24, 40, 64, 96), "gpu": (64, 128, 256, 512)},
             settings={
-                "minutes": Setting(models=("mlstm", "lstm"), options=FIRST_LOOK),
-                "hours": Setting(models=EVERY, seeds=3, options=ONE_THREAD),
+                "minutes": Setting(models=("mlstm", "lstm"), options={**FIRST_LOOK, **pairs(128, 16), "trainer.steps": "400"}),
+                "hours": Setting(
+                    models=("mlstm", "slstm", "lstm", "ssd", "transformer"),
+                    options={**ONE_THREAD, **pairs(128, 16), "trainer.batch_size": "64", "trainer.steps": "1500"},
+                ),
                 "gpu": Setting(
-                    models=EVERY,
+                    models=(*EVERY, "ssd"),
                     seeds=3,
                     lrs=(1e-3, 3e-3, 1e-2),
-                    options={"data.vocab_size": "8192", "trainer.steps": "10000"},
+                    options={**pairs(1024, 96), "data.vocab_size": "8192", "trainer.steps": "20000"},
                 ),
             },
         ),
@@ -130,6 +194,51 @@ QUESTIONS: dict[str, Question] = {
                     lrs=(2e-3, 5e-3, 1e-2),
                     options={**ONE_THREAD, "model.forget_gate": "exp", "trainer.steps": "4000"},
                 ),
+            },
+        ),
+        Trained(
+            name="narratives",
+            claim="xLSTM says which of two events came first, however they were told, also in stories of thousands of tokens.",
+            published="not published; a task of this project",
+            recipe="events",
+            checks=(
+                Check(what="accuracy of xlstm[1:1] at 32 tokens", measure=score("xlstm[1:1]"), bar=0.9),
+                Check(what="the same at 4096", measure=score_at("xlstm[1:1]", "4096"), bar=0.8),
+                Check(what="accuracy of lstm minus xlstm[1:1]", measure=ahead("lstm", "xlstm[1:1]"), bar=0.0, at_most=True),
+            ),
+            settings={
+                "minutes": Setting(
+                    models=("xlstm[1:1]", "lstm"),
+                    options={**FIRST_PICTURES, "trainer.steps": "400", "data.report_lengths": "4096"},
+                ),
+                "hours": Setting(models=EVERY, seeds=3, options={**ONE_THREAD, "data.report_lengths": "256,1024,4096"}),
+                "gpu": Setting(
+                    models=EVERY, seeds=3, lrs=(1e-3, 3e-3), options={"data.num_events": "8", "data.report_lengths": "4096"}
+                ),
+            },
+        ),
+        Trained(
+            name="adding",
+            claim="xLSTM adds two marked numbers out of hundreds.",
+            published="Bai et al. (arXiv 1803.01271), 600 steps: LSTM 0.164, GRU 0.000053",
+            recipe="adding",
+            checks=(Check(what="squared error of slstm", measure=score("slstm"), bar=0.01, at_most=True),),
+            settings={
+                "minutes": Setting(models=("slstm", "lstm"), options={**FIRST_LOOK, "trainer.steps": "300"}),
+                "hours": Setting(models=EVERY, seeds=3, options=ONE_THREAD),
+                "gpu": Setting(models=EVERY, seeds=3, options={"data.train_length": "600", "data.eval_length": "600"}),
+            },
+        ),
+        Trained(
+            name="copying",
+            claim="xLSTM repeats ten digits after a hundred blanks.",
+            published="Bai et al. (arXiv 1803.01271), 1,000 blanks: LSTM 0.0204, TCN 0.000035 nats",
+            recipe="copy",
+            checks=(Check(what="nats of mlstm", measure=score("mlstm"), bar=0.01, at_most=True),),
+            settings={
+                "minutes": Setting(models=("mlstm", "lstm"), options={**FIRST_LOOK, "trainer.steps": "300"}),
+                "hours": Setting(models=EVERY, seeds=3, options=ONE_THREAD),
+                "gpu": Setting(models=EVERY, seeds=3, options={"data.train_length": "1020", "data.eval_length": "1020"}),
             },
         ),
         Trained(
@@ -196,8 +305,7 @@ QUESTIONS: dict[str, Question] = {
                 "minutes": Setting(
                     models=("mlstm", "transformer"),
                     options={
-                        **ONE_THREAD,
-                        "data.tokenizer": "bytes",
+                        **BYTES,
                         "trainer.context": "64",
                         "trainer.batch_size": "16",
                         "trainer.steps": "400",
@@ -208,8 +316,7 @@ QUESTIONS: dict[str, Question] = {
                     models=EVERY,
                     seeds=3,
                     options={
-                        **ONE_THREAD,
-                        "data.tokenizer": "bytes",
+                        **BYTES,
                         "trainer.context": "64",
                         "trainer.batch_size": "16",
                         "trainer.steps": "2000",
@@ -236,6 +343,23 @@ QUESTIONS: dict[str, Question] = {
             },
         ),
         Trained(
+            name="rare_words",
+            claim="The same on WikiText-2: the gain over an LSTM is largest in the rarest tenth.",
+            published="xLSTM paper, fig. 2 (right), on WikiText-103",
+            recipe="wikitext2",
+            checks=(
+                Check(
+                    what="nats gained by mlstm over lstm in the rarest tenth, beyond those in any other",
+                    measure=rarest_first("mlstm", "lstm"),
+                    bar=0.0,
+                ),
+            ),
+            settings={
+                "minutes": Setting(models=("mlstm", "lstm"), options={**ONE_THREAD, "trainer.steps": "300"}),
+                "hours": Setting(models=EVERY, seeds=3, options=ONE_THREAD),
+            },
+        ),
+        Trained(
             name="language",
             claim="On language xLSTM is better than LSTM and level with a Transformer of equal parameters.",
             published="xLSTM paper, table 1 (SlimPajama 15B): xLSTM[7:1] 13.43, Llama 14.25, Mamba 13.70",
@@ -254,6 +378,32 @@ QUESTIONS: dict[str, Question] = {
                     models=("xlstm[1:1]", "lstm", "transformer"), options={**ONE_THREAD, "trainer.steps": "200"}
                 ),
                 "hours": Setting(models=EVERY, seeds=3, lrs=(1e-3, 3e-3)),
+            },
+        ),
+        Scaling(
+            name="scaling",
+            claim="The loss falls with the number of parameters by a power law, and xLSTM stays ahead of a Transformer.",
+            published="xLSTM scaling laws (arXiv 2510.02228), 8k tokens of context, 1e20 FLOP: xLSTM 2.685, Llama 2.776 nats",
+            recipe="stdlib",
+            checks=(
+                Check(what="R² of the law of mlstm", measure=of_law("mlstm", "R2"), bar=0.95),
+                Check(
+                    what="nats of mlstm minus transformer at the largest size",
+                    measure=largest("mlstm", "transformer"),
+                    bar=0.0,
+                    at_most=True,
+                ),
+            ),
+            widths={"minutes": (32, 48, 64), "hours": (32, 48, 64, 96, 128), "gpu": (128, 256, 384, 512)},
+            settings={
+                "minutes": Setting(models=("mlstm", "transformer"), options={**BYTES, "trainer.steps": "200"}),
+                "hours": Setting(models=("mlstm", "slstm", "lstm", "transformer"), seeds=2, options=BYTES),
+                "gpu": Setting(
+                    models=EVERY,
+                    seeds=3,
+                    lrs=(1e-3, 3e-3),
+                    options={"model.num_blocks": "8", "trainer.context": "1024", "trainer.steps": "4000"},
+                ),
             },
         ),
         Trained(

@@ -75,14 +75,18 @@ def draw(
     runs: Mapping[str, tuple[Sequence[float], Sequence[float]]], path: Path, title: str, unit: str = "nats per token"
 ) -> None:
     """A PNG of losses over numbers of parameters with the law through them. runs: model -> params and losses, as for `fit`.
-    Draws nothing without matplotlib."""
+    A model without a law is shown as its losses alone. Draws nothing without matplotlib."""
     try:
         with canvas(path, title, (7.2, 4.4)) as paper:
             axes = paper.add_subplot()
             for place, (model, (params, losses)) in enumerate(runs.items()):
-                law = fit(params, losses)
-                sizes = np.geomspace(min(params), max(params), 100)
                 axes.plot(params, losses, "o", color=f"C{place}", markersize=4)
+                try:
+                    law = fit(params, losses)
+                except ValueError as error:
+                    axes.plot([], [], color=f"C{place}", label=f"{model}: {error}")
+                    continue
+                sizes = np.geomspace(min(params), max(params), 100)
                 axes.plot(sizes, law(sizes), color=f"C{place}", label=f"{model}: {law}")
             axes.set_xscale("log")
             axes.set_xlabel("parameters N")

@@ -13,21 +13,18 @@ def operand(x, UPCAST: tl.constexpr):
 
 
 @triton.jit
-def narrow(x, dtype: tl.constexpr, UPCAST: tl.constexpr):
-    """A computed float32 tile as an operand beside operands of `dtype`: rounded to it, in the interpreter too."""
-    x = nearest(x, UPCAST).to(dtype)
+def rounded(x, dtype: tl.constexpr, UPCAST: tl.constexpr):
+    """float32 as `dtype`, to be stored: to the nearest, also in the interpreter, whose own conversion to bfloat16 cuts off."""
     if UPCAST:
-        x = x.to(tl.float32)
-    return x
+        bits = x.to(tl.uint32, bitcast=True)
+        x = (((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16) << 16).to(tl.float32, bitcast=True)
+    return x.to(dtype)
 
 
 @triton.jit
-def nearest(x, UPCAST: tl.constexpr):
-    """A computed float32 tile before it is stored as bfloat16: the interpreter cuts off what the device rounds."""
-    if UPCAST:
-        bits = x.to(tl.int32, bitcast=True)
-        x = ((bits + 0x7FFF + ((bits >> 16) & 1)) & -65536).to(tl.float32, bitcast=True)
-    return x
+def narrow(x, dtype: tl.constexpr, UPCAST: tl.constexpr):
+    """A computed float32 tile as an operand beside operands of `dtype`: rounded to it, in the interpreter too."""
+    return operand(rounded(x, dtype, UPCAST), UPCAST)
 
 
 @triton.jit

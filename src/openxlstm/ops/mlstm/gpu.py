@@ -1,4 +1,4 @@
-"""mLSTM by Triton kernels (`triton.py`): the chunkwise form of docs/math/mlstm.md, sections 4, 5 and 7, with exact gradients.
+"""mLSTM by Triton kernels (`triton.py`): the chunkwise form of docs/math/mlstm.md, sections 4 to 6, with exact gradients.
 
 q, k and v are read where they are, whatever their strides, if their rows are contiguous. Gates, normaliser and state are
 float32, sums of log gates float64. bfloat16 and float16 are multiplied as they are and added in float32, float32 without TF32.
@@ -60,7 +60,7 @@ def scan(
         options: dict[str, Any] = dict(reset=reset, mask=mask, input_gate=input_gate, normalize=normalize, eps=eps)
         return reference.scan(q, k, v, i_pre, f_pre, state, **options, chunk_size=None)
     dtype = functools.reduce(torch.promote_types, (q.dtype, k.dtype, v.dtype))
-    L = chunk_length(dtype, gpu.capability(q.device), chunk_size)
+    L = chunk_length(q.shape[-1], v.shape[-1], dtype, gpu.capability(q.device), chunk_size)
     keep = needs_gradient(q, k, v, i_pre, f_pre, C0, n0)
     inputs = (*(rows(x.to(dtype)) for x in (q, k, v)), i_pre, f_pre, C0, n0, m0.detach(), reset, mask)
     h, C, n, m, *_ = _run(*inputs, normalize, input_gate == "sigmoid", eps, L, keep, keep and not recomputes())
@@ -87,12 +87,17 @@ class Sizes(NamedTuple):
 
     @property
     def span(self) -> int:
-        """Chunks from one anchor to the next: a power of two."""
-        return min(power_of_two(self.chunks), max(1, SPAN_STEPS // self.L))
+        """Chunks from one anchor to the next: a power of two that does not depend on T, since kernels are compiled for it."""
+        return SPAN_STEPS // self.L
 
     @property
     def spans(self) -> int:
         return ceil_div(self.chunks, self.span)
+
+
+def sizes(q: Tensor, v: Tensor, chunk_size: int) -> Sizes:
+    B, T, H, K = q.shape
+    return Sizes(B, T, H, K, v.shape[-1], chunk_size)
 
 
 def state_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -154,14 +159,13 @@ def mlstm_triton(
     """
     from openxlstm.ops.mlstm import triton as kernels
 
-    size = Sizes(*q.shape, v.shape[-1], chunk_size)
+    size = sizes(q, v, chunk_size)
     h, (C, n, m) = v.new_empty(v.shape), _last(q, size)
     kept = _kept(q, reset, size, True, True)
     gates, decay, segments, nq, states, n_states = kept
     frames = m0.new_empty(size.memories, size.chunks + 1)
     arguments, options = _gate_arguments(i_pre, f_pre, reset, mask, size, sigmoid_input)
-    at_once = min(power_of_two(size.chunks), max(1, SPAN_STEPS // size.L))
-    launch(kernels.gate_frames, size.memories, frames, m, m0, *arguments, CHUNKS=at_once, **options, num_warps=4)
+    launch(kernels.gate_frames, size.memories, frames, m, m0, *arguments, CHUNKS=size.span, **options, num_warps=4)
     grid = size.memories * size.chunks
     launch(kernels.gate_weights, grid, gates, decay, segments, frames, *arguments, NORMALIZE=normalize, **options, num_warps=1)
     _states(k, v, C0, n0, gates, decay, states, n_states, C, n, size)
@@ -190,7 +194,7 @@ def _(
     keep: bool,
     keep_states: bool,
 ) -> Any:
-    size = Sizes(*q.shape, v.shape[-1], chunk_size)
+    size = sizes(q, v, chunk_size)
     return v.new_empty(v.shape), *_last(q, size), *_kept(q, reset, size, keep, keep_states)
 
 
@@ -349,7 +353,7 @@ def mlstm_triton_backward(
     """Gradients of q, k, v, i_pre, f_pre, C0 and n0 from those of h and of the last C and n (None: zero)."""
     from openxlstm.ops.mlstm import triton as kernels
 
-    size = Sizes(*q.shape, v.shape[-1], chunk_size)
+    size = sizes(q, v, chunk_size)
     dh = torch.zeros_like(h) if dh is None else rows(dh)
     dC, dn = contiguous(dC, dn)
     if not states.numel():

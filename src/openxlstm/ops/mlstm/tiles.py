@@ -1,7 +1,7 @@
 """Chunk lengths and tiles of the Triton kernels, by head sizes, dtype and GPU: a fixed table, so that nothing is timed unasked.
 
-Every entry compiles without spills and within shared memory for the head sizes of the published models, with matrix
-instructions and asynchronous copies: tests/ops/test_mlstm_tiles.py. None was timed on a GPU yet.
+The first entries compile without spills and within shared memory for the head sizes of the published models
+(tests/ops/test_mlstm_tiles.py). None was timed on a GPU yet.
 """
 
 from dataclasses import dataclass
@@ -10,13 +10,14 @@ import torch
 
 from openxlstm.ops.gpu import INTERPRETER, ceil_div, power_of_two
 
-LARGE_SHARED = ((8, 0), (9, 0), (10, 0), (10, 3))  # GPUs with 163 KB and more of shared memory a program; others have 99 KB
+HOPPER = (9, 0)
+MULTIPROCESSORS = 128  # about as many as a large GPU has
 
 
 @dataclass(frozen=True)
 class Tile:
-    """Sizes of one program's tile and how it is compiled. chunk_state: a and b of K and V, or of V and K. chunk_mix: a is the
-    step of the loop over x's width, b the part of z's width."""
+    """What one program does and how it is compiled. chunk_state: a and b of the sides of the state. chunk_mix: a is the step of
+    the loop over x's width, b the part of z's width."""
 
     a: int
     b: int
@@ -24,20 +25,15 @@ class Tile:
     num_stages: int
 
 
-def chunk_length(dtype: torch.dtype, capability: tuple[int, int], wanted: int | None) -> int:
-    """Steps a chunk: a power of two from 16, at most as many as `wanted`."""
-    if wanted is not None:
-        return min(max(16, 1 << (wanted.bit_length() - 1)), longest(dtype, capability))
-    return 32 if capability == INTERPRETER else longest(dtype, capability)
-
-
-def longest(dtype: torch.dtype, capability: tuple[int, int]) -> int:
-    """The longest chunk whose tiles fit."""
+def chunk_length(K: int, V: int, dtype: torch.dtype, capability: tuple[int, int], wanted: int | None) -> int:
+    """Steps a chunk, a power of two from 16; with `wanted` at most as many, and as many as registers allow."""
     if capability == INTERPRETER:
-        return 128
-    if dtype == torch.float32:
-        return 64
-    return 128 if capability in LARGE_SHARED and dtype == torch.bfloat16 else 64
+        longest, usual = 128, 16
+    elif dtype == torch.float32:
+        longest = usual = 32
+    else:  # float16 keeps float32 states; where 128 steps fit, states are half the traffic of 64
+        longest = usual = 128 if capability == HOPPER and dtype == torch.bfloat16 and min(K, V) > 64 else 64
+    return usual if wanted is None else min(max(16, 1 << (wanted.bit_length() - 1)), longest)
 
 
 def state_tiles(DY: int, DZ: int, L: int, memories: int, dtype: torch.dtype, capability: tuple[int, int]) -> tuple[Tile, ...]:
@@ -46,13 +42,11 @@ def state_tiles(DY: int, DZ: int, L: int, memories: int, dtype: torch.dtype, cap
     if capability == INTERPRETER:
         return (Tile(power_of_two(min(DY, 32), 16), power_of_two(min(DZ, 32), 16), 4, 1),)
     if dtype == torch.float32:
-        return (Tile(32, 32, 4, 2), Tile(32, 64, 4, 2))
-    y, z = (64 if d <= 64 else 128 for d in (DY, DZ))
-    few = memories * ceil_div(DY, y) * ceil_div(DZ, z) < 128
-    small, large = Tile(64, 64, 4, 3), Tile(y, z, 8 if y * z > 64 * 64 else 4, 3)
-    if capability not in LARGE_SHARED:
-        return (small, Tile(64, 64, 4, 2))
-    return (small, large) if few else (large, small, Tile(64, z, 4, 3), Tile(y, z, 8, 2))
+        return (Tile(32, 32, 8, 2), Tile(32, 64, 8, 2))
+    small = Tile(64, 64, 8, 3)
+    large = Tile(128 if DY > 64 else 64, 64, 8, 3) if L == 128 else Tile(64, 128 if DZ > 64 else 64, 8, 3)
+    few = memories * ceil_div(DY, large.a) * ceil_div(DZ, large.b) < MULTIPROCESSORS
+    return (small, large) if few else (large, small, Tile(large.a, large.b, 8, 2))
 
 
 def mix_tiles(DX: int, DZ: int, L: int, dtype: torch.dtype, capability: tuple[int, int]) -> tuple[Tile, ...]:
@@ -61,7 +55,5 @@ def mix_tiles(DX: int, DZ: int, L: int, dtype: torch.dtype, capability: tuple[in
         return (Tile(power_of_two(min(DX, 32), 16), power_of_two(min(DZ, 32), 16), 4, 1),)
     if dtype == torch.float32:
         return (Tile(32, 32, 4, 2), Tile(32, 64, 4, 2))
-    z = 64 if DZ <= 64 else 128
-    if L < 128 or capability not in LARGE_SHARED:
-        return (Tile(64, 64, 4, 3), Tile(64, 64, 4, 2), Tile(64, z, 4, 3))
-    return (Tile(64, z, 8, 3), Tile(64, 64, 8, 3), Tile(64, z, 8, 2), Tile(32, z, 8, 4))
+    z = 128 if DZ > 64 and dtype == torch.bfloat16 else 64
+    return (Tile(64, z, 8, 3), Tile(64, z, 8, 2), Tile(64, 64, 4, 3) if L < 128 else Tile(64, 64, 8, 3))

@@ -1,4 +1,4 @@
-"""The Triton kernels of the mLSTM: the chunkwise form (docs/math/mlstm.md, sections 4, 5 and 7). Launched by `gpu.py`.
+"""The Triton kernels of the mLSTM: the chunkwise form (docs/math/mlstm.md, sections 4 to 6). Launched by `gpu.py`.
 
     gate_frames    m at the edges of the chunks, by a max-plus scan
     gate_weights   what (16)-(19) need of the gates, a few numbers a step
@@ -7,16 +7,16 @@
     read_gradient  what the cotangent of h makes of the weights, (25), (26)
     gate_gradient  di_pre and df_pre, (33)-(35)
 
-Vectors over time are float32 [memories, fields, chunks * L], one memory a head of a sequence, with fields as numbered below. Sums of log gates
-are made in float64 and kept as two floats each: differences of sums that are in the thousands when gates are closed stay exact,
-because the subtraction of the high parts is (Sterbenz) wherever the weight is not 0. Exponents are in units of log 2.
+Vectors over time are float32 [memories, fields, chunks * L], one memory a head of a sequence, with fields as numbered below.
+Sums of log gates are made in float64 and kept as two floats each: differences of sums that are in the thousands when gates are
+closed stay exact, because the subtraction of the high parts is (Sterbenz) wherever the weight is not 0. Exponents are of 2.
 """
 
 import triton
 import triton.language as tl
 
 from openxlstm.ops.numerics import EMPTY_M, MASKED_LOG_GATE
-from openxlstm.ops.triton import log_sigmoid, narrow, operand
+from openxlstm.ops.triton import log_sigmoid, narrow, operand, rounded
 
 EMPTY = tl.constexpr(EMPTY_M)
 MASKED = tl.constexpr(MASKED_LOG_GATE)
@@ -245,7 +245,7 @@ def chunk_state(
             if REVERSE:
                 c = end - 1 - i
             c = c.to(tl.int64)
-            tl.store(states + (memory * NC + c) * (DY * DZ) + place, S.to(states.dtype.element_ty), mask=in_state)
+            tl.store(states + (memory * NC + c) * (DY * DZ) + place, rounded(S, states.dtype.element_ty, UPCAST), mask=in_state)
             tl.store(n_states + (memory * NC + c) * DY + oy, n, mask=in_y & (tile_z == 0))
             in_time = c * L + ol < T
             Y = tl.load(y + c * L * y_t + ol[:, None] * y_t + oy[None, :], mask=in_time[:, None] & in_y[None, :], other=0.0)
@@ -299,6 +299,16 @@ def chunk_mix(
     S += (memory * NC + c) * (DX * DZ)
     acc = tl.zeros((L, BZ), tl.float32)
     P = tl.zeros((L, L), tl.float32)
+    # `add` is where the sums start: added later it would take registers that the weights need
+    if ROLE == "dq" and NORMALIZE:
+        change = tl.load(reads + CHANGE * FAR)
+        n_z = tl.load(n + (memory * NC + c) * DZ + oz, mask=in_z, other=0.0)
+        P += change[:, None]
+        acc += change[:, None] * n_z[None, :]
+    if ROLE == "dk":  # dn is there without normalisation too, from the last state
+        acc += tl.load(n + (memory * NC + c) * DZ + oz, mask=in_z, other=0.0)[None, :]
+        if NORMALIZE:
+            P += tl.load(reads + CHANGE * FAR)[None, :]
     nq_memory = tl.zeros((L,), tl.float32)
     for start in tl.range(0, DX, BX, num_stages=STAGES):
         ox = start + tl.arange(0, BX)
@@ -316,38 +326,26 @@ def chunk_mix(
         if NORMALIZE and ROLE == "h":
             n_x = tl.load(n + (memory * NC + c) * DX + ox, mask=in_x, other=0.0)
             nq_memory += tl.sum(X.to(tl.float32) * n_x[None, :], 1)
-    if ROLE == "dq" and NORMALIZE:
-        change = tl.load(reads + CHANGE * FAR)
-        n_z = tl.load(n + (memory * NC + c) * DZ + oz, mask=in_z, other=0.0)
-        P += change[:, None]
-        acc += change[:, None] * n_z[None, :]
-    if ROLE == "dk":  # dn is there without normalisation too, from the last state
-        n_z = tl.load(n + (memory * NC + c) * DZ + oz, mask=in_z, other=0.0)
-        acc += n_z[None, :]
-        if NORMALIZE:
-            P += tl.load(reads + CHANGE * FAR)[None, :]
-    if TRANSPOSED:
-        earlier = gates + COLUMN * FAR
-        later = reads
-        d = tl.load(gates + WRITE * FAR)
-        sees = ol[:, None] <= ol[None, :]
-        high = tl.load(earlier)[:, None] + tl.load(later)[None, :]
-        low = tl.load(earlier + FAR)[:, None] + tl.load(later + FAR)[None, :]
+    if ROLE == "h":
+        reading = gates + ROW * FAR
+        d = tl.load(gates + READ * FAR)
     else:
-        if ROLE == "h":
-            later = gates
-            d = tl.load(gates + READ * FAR)
-        else:
-            later = reads
-            d = tl.load(reads + READ_BACK * FAR)
-        earlier = gates + COLUMN * FAR
+        reading = reads + ROW * FAR
+        d = tl.load(reads + READ_BACK * FAR)
+    writing = gates + COLUMN * FAR
+    if TRANSPOSED:
+        d = tl.load(gates + WRITE * FAR)
+        rows, columns = writing, reading
+        sees = ol[:, None] <= ol[None, :]
+    else:
+        rows, columns = reading, writing
         sees = ol[:, None] >= ol[None, :]
-        high = tl.load(later)[:, None] + tl.load(earlier)[None, :]
-        low = tl.load(later + FAR)[:, None] + tl.load(earlier + FAR)[None, :]
     if HAS_RESET:
         segment = segments + b * FAR + t
         sees = sees & (tl.load(segment)[:, None] == tl.load(segment)[None, :])
-    P = P * tl.exp2(tl.where(sees, high + low, float("-inf")))
+    high = tl.load(rows)[:, None] + tl.load(columns)[None, :]
+    low = tl.load(rows + FAR)[:, None] + tl.load(columns + FAR)[None, :]
+    P = tl.where(sees, P * tl.exp2(tl.minimum(high + low, 126.0)), 0.0)  # written like this it leaves registers free
     Z = tl.load(z + ol[:, None] * z_t + oz[None, :], mask=in_time[:, None] & in_z[None, :], other=0.0)
     acc = tl.dot(narrow(P, Z.dtype, UPCAST), operand(Z, UPCAST), acc * d[:, None], input_precision=PRECISION)
     if ROLE == "h":
@@ -362,10 +360,10 @@ def chunk_mix(
     inside_out = in_time[:, None] & in_z[None, :]
     if ROLE == "dq" or ROLE == "dk":
         source += b * source_b + h * source_h + c * L * source_t
-        rows = tl.load(source + ol[:, None] * source_t + oz[None, :], mask=inside_out, other=0.0)
-        tl.store(dots + (tile * memories + memory) * FAR + t, tl.sum(rows.to(tl.float32) * acc, 1))
+        other = tl.load(source + ol[:, None] * source_t + oz[None, :], mask=inside_out, other=0.0)
+        tl.store(dots + (tile * memories + memory) * FAR + t, tl.sum(other.to(tl.float32) * acc, 1))
     out += (b * T + c * L) * (H * DZ) + h * DZ
-    tl.store(out + ol[:, None] * (H * DZ) + oz[None, :], acc.to(out.dtype.element_ty), mask=inside_out)
+    tl.store(out + ol[:, None] * (H * DZ) + oz[None, :], rounded(acc, out.dtype.element_ty, UPCAST), mask=inside_out)
 
 
 @triton.jit(do_not_specialize=["T", "NC", "scale", "eps"])
@@ -373,7 +371,7 @@ def read_gradient(
     reads, gates, nq, h, dh, T, NC, scale, eps, dh_b, dh_t, dh_h,
     H: tl.constexpr, DZ: tl.constexpr, L: tl.constexpr, BZ: tl.constexpr, NORMALIZE: tl.constexpr,
 ):  # fmt: skip
-    """reads [memories, READ_FIELDS, NC * L]: with s = scale * read, W s, r s and the cotangent of n q over s. A chunk a program."""
+    """reads [memories, READ_FIELDS, NC * L]: W s, r s, and the cotangent of n q over s, where s = scale * read."""
     c = (tl.program_id(0) % NC).to(tl.int64)
     memory = (tl.program_id(0) // NC).to(tl.int64)
     b, head = memory // H, memory % H

@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 
 from openxlstm.ops.numerics import EMPTY_M
-from openxlstm.ops.triton import narrow, nearest, operand
+from openxlstm.ops.triton import narrow, operand, rounded
 
 LOG2E = tl.constexpr(1.4426950408889634)
 EMPTY = tl.constexpr(EMPTY_M)
@@ -186,12 +186,12 @@ def scan_forward(
                 tl.store(kept + 4 * saved_v, slope, mask=there)
             kept += H * D
         if FLAGS:
-            tl.store(y, nearest(tl.where(skip, 0.0, h_new), UPCAST), mask=there)
+            tl.store(y, rounded(tl.where(skip, 0.0, h_new), h_out.dtype.element_ty, UPCAST), mask=there)
             h_new, r_new = tl.where(skip, h, h_new), tl.where(skip, r, r_new)
             n_new, m_new = tl.where(skip, n, n_new), tl.where(skip, m, m_new)
             flag += 1
         else:
-            tl.store(y, nearest(h_new, UPCAST), mask=there)
+            tl.store(y, rounded(h_new, h_out.dtype.element_ty, UPCAST), mask=there)
         h, r, n, m = h_new, r_new, n_new, m_new
         x += gates_t
         y += H * D
@@ -340,19 +340,20 @@ def step_forward(
     step_at = row_start(row * STEPS + step, H * D) + head * D + unit
     if SAVE:
         kept = saved + step_at
-        tl.store(h_before + step_at, nearest(h, UPCAST), mask=there)
+        tl.store(h_before + step_at, rounded(h, h_before.dtype.element_ty, UPCAST), mask=there)
         tl.store(kept, packed(new, old), mask=there)
         tl.store(kept + saved_v, z, mask=there)
         tl.store(kept + 2 * saved_v, o, mask=there)
         tl.store(kept + 3 * saved_v, r, mask=there)
         if not EXP_FORGET:
             tl.store(kept + 4 * saved_v, slope, mask=there)
-    tl.store(h_out + step_at, nearest(tl.where(skip, 0.0, o * r_new), UPCAST), mask=there)
-    h = tl.where(skip, h, o * r_new)
-    rounded = narrow(h, gates.dtype.element_ty, UPCAST)
+    h_new = o * r_new
+    tl.store(h_out + step_at, rounded(tl.where(skip, 0.0, h_new), h_out.dtype.element_ty, UPCAST), mask=there)
+    h = tl.where(skip, h, h_new)
+    first = narrow(h, h_in.dtype.element_ty, UPCAST)
     operands = h_in + (head * 2 * B + row) * D + unit
-    tl.store(operands, rounded, mask=there)
-    tl.store(operands + B * D, nearest(h - rounded.to(tl.float32), UPCAST), mask=there)
+    tl.store(operands, first, mask=there)
+    tl.store(operands + B * D, rounded(h - first.to(tl.float32), h_in.dtype.element_ty, UPCAST), mask=there)
     tl.store(at, h, mask=there)
     tl.store(at + size, tl.where(skip, r, r_new), mask=there)
     tl.store(at + 2 * size, tl.where(skip, n, n_new), mask=there)
@@ -416,6 +417,6 @@ def step_gradient(d_pre, result, operands, bias, there, skip, empty, UPCAST: tl.
     """Stores a gradient, and what of it goes through R, and adds it to that of the bias."""
     d_pre = tl.where(skip, 0.0, d_pre)
     tl.store(bias, tl.load(bias, mask=there, other=0.0) + d_pre, mask=there)
-    d_pre = nearest(d_pre, UPCAST)
+    d_pre = rounded(d_pre, result.dtype.element_ty, UPCAST)
     tl.store(result, d_pre, mask=there)
     tl.store(operands, tl.where(empty, 0.0, d_pre), mask=there)

@@ -1,0 +1,68 @@
+"""The mLSTM's Triton kernels, compiled for GPUs that need not be here, with the tiles of the table, for the head
+sizes of the published models: no spills, shared memory within the limit, matrix instructions, asynchronous copies."""
+
+import itertools
+import os
+
+import pytest
+import torch
+
+from openxlstm.ops import gpu
+from openxlstm.ops.mlstm import gpu as host
+from openxlstm.ops.mlstm.tiles import chunk_length
+from openxlstm.testing.ahead import SHARED_LIMIT, compile_ahead, specialization
+
+pytestmark = pytest.mark.skipif(
+    not gpu.installed() or gpu.interpreted(), reason="needs Triton (pip install 'openxlstm[triton]'), not interpreted"
+)
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+HEADS = {"7b": (8, 256, 512), "wide": (16, 128, 256), "narrow": (4, 64, 128), "160m": (4, 96, 192)}
+EVERY = list(itertools.product([(8, 0), (9, 0), (10, 0)], HEADS, DTYPES))
+FEW = [((9, 0), "7b", "bf16"), ((9, 0), "narrow", "bf16"), ((8, 0), "160m", "bf16"), ((9, 0), "wide", "fp32")]
+CASES = EVERY if os.environ.get("OPENXLSTM_EVERY_TILE") == "1" else FEW
+"""One case compiles six to ten kernels. OPENXLSTM_EVERY_TILE=1 tests all of the table, which takes half an hour."""
+
+
+def launches(
+    capability: tuple[int, int], heads: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch, T: int = 256, B: int = 8
+) -> list[gpu.Launch]:
+    """A forward and a backward pass as the GPU would get them, on CPU tensors."""
+    monkeypatch.setattr(gpu, "capability", lambda device: capability)
+    H, K, V = HEADS[heads]
+    q, k, v = (torch.zeros(B, T, H, width, dtype=dtype) for width in (K, K, V))
+    i, f = (torch.zeros(B, T, H, dtype=dtype) for _ in range(2))
+    state = [torch.zeros(B, H, *shape) for shape in ((K, V), (K,), ())]
+    L = chunk_length(K, V, dtype, capability, None)
+    options = (True, False, 1e-6, L)
+    with gpu.recording() as found:
+        h, C, n, _, *kept = host.mlstm_triton(q, k, v, i, f, *state, None, None, *options, True, True)
+        host.mlstm_triton_backward(h, C, n, q, k, v, i, f, *state[:2], None, None, h, C, n, *kept, *options)
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("capability", "heads", "dtype"), CASES, ids=str)
+def test_compiles_well(capability: tuple[int, int], heads: str, dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    done = set()
+    for launch in launches(capability, heads, DTYPES[dtype], monkeypatch):
+        kind = specialization(launch, capability)
+        name, options = launch.kernel.__name__, launch.options
+        if kind in done or (name.startswith(("gate", "read")) and heads != "7b"):
+            continue  # what runs over gates alone is the same for all head sizes
+        done.add(kind)
+        found = compile_ahead(launch, capability)
+        assert found.spills == 0, found
+        assert found.shared <= SHARED_LIMIT[capability], found
+        if name.startswith("chunk"):
+            assert (found.matrix > 0) == (dtype != "fp32"), found  # float32 is not rounded to TF32
+            steps = 2 if name == "chunk_state" else gpu.ceil_div(options["DX"], options["BX"])
+            assert steps == 1 or found.asynchronous > 0, found  # with one step there is nothing to load ahead of
+
+
+def test_another_length_or_batch_compiles_nothing_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = ((256, 8), (37, 8), (1000, 16))
+    kinds = [
+        [specialization(launch, (9, 0)) for launch in launches((9, 0), "narrow", torch.bfloat16, monkeypatch, T, B)]
+        for T, B in sizes
+    ]
+    assert kinds[0] == kinds[1] == kinds[2]
