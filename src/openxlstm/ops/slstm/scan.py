@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import Tensor
 
-from openxlstm.ops import gpu as triton
+from openxlstm.ops import gpu as triton_kernels
 from openxlstm.ops import native
 from openxlstm.ops.backend import Backend, choose
 from openxlstm.ops.checks import check_gate, check_same_device, check_shape, check_time_mask
@@ -15,7 +15,7 @@ from openxlstm.ops.state import SLSTMState, empty_slstm_state
 REFERENCE = Backend("reference", reference.scan)
 TORCH = Backend("torch", stepwise.scan)
 CPU = Backend("cpu", cpu.scan, cpu.refuses, native.missing)
-TRITON = Backend("triton", gpu.scan, gpu.refuses, triton.missing)
+TRITON = Backend("triton", gpu.scan, gpu.refuses, triton_kernels.missing)
 BACKENDS = (CPU, TRITON, TORCH, REFERENCE)
 
 
