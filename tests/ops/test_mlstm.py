@@ -183,7 +183,7 @@ class TestContract:
 
 def test_unknown_backend_is_named() -> None:
     case = Case(1, 3, 1, 2, 2, Masks(False, False, False))
-    with pytest.raises(ValueError, match="no backend 'cuda'; have 'cpu', 'torch', 'reference' and 'auto'"):
+    with pytest.raises(ValueError, match="no backend 'cuda'; have 'cpu', 'triton', 'torch', 'reference' and 'auto'"):
         mlstm_scan(*case.inputs, backend="cuda")
 
 

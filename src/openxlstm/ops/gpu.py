@@ -38,7 +38,7 @@ def missing() -> str | None:
         return None
     if torch.version.hip is not None:
         return "the kernels are written for NVIDIA GPUs, and this torch is built for ROCm"
-    if not torch.cuda.is_available():
+    if not _cuda():
         return "there is no CUDA device (TRITON_INTERPRET=1 runs the kernels on the CPU, slowly, to test them)"
     return None
 
@@ -51,6 +51,12 @@ missing._dynamo_marked_constant = True  # type: ignore[attr-defined]
 def installed() -> bool:
     """Whether there is a package Triton, found without importing it."""
     return importlib.util.find_spec("triton") is not None
+
+
+@functools.cache
+def _cuda() -> bool:
+    """Asking the driver takes longer than a launch."""
+    return torch.cuda.is_available()
 
 
 def refusal(*tensors: Tensor) -> str | None:
