@@ -37,14 +37,25 @@ class Step:
 
     def after(self, last: Any, count: int) -> NDArray[Any]:
         """The next `count` times."""
+        return self.times(last, np.arange(1, count + 1))
+
+    def before(self, last: Any, count: int) -> NDArray[Any]:
+        """The `count` times up to `last`; a guess where the time between rows differs."""
+        return self.times(last, np.arange(1 - count, 1))
+
+    def times(self, start: Any, steps: NDArray[np.int64]) -> NDArray[Any]:
+        """The times that are so many steps from `start`."""
         if self.months:
-            day = last - last.astype("datetime64[M]")
-            month = last.astype("datetime64[M]") + np.arange(1, count + 1) * int(self.size)
-            return np.minimum(month + day, month + 1 - DAY).astype("datetime64[ns]")  # 31 January, 28 February
+            month = start.astype("datetime64[M]")
+            last_day = start >= (month + 1).astype("datetime64[ns]") - DAY
+            months = month + steps * int(self.size)
+            # the last day of a month is followed by the last of the next; 30 January by 28 February
+            day = np.where(last_day, 31 * DAY, start - month)
+            return np.minimum(months + day, (months + 1) - DAY + (start - start.astype("datetime64[D]"))).astype("datetime64[ns]")
         if self.weekdays:
-            days = np.busday_offset(last.astype("datetime64[D]"), np.arange(1, count + 1), roll="backward")
-            return days.astype("datetime64[ns]") + (last - last.astype("datetime64[D]"))
-        return last + np.arange(1, count + 1) * self.size
+            day = start.astype("datetime64[D]")
+            return np.busday_offset(day, steps, roll="backward").astype("datetime64[ns]") + (start - day)
+        return start + steps * self.size
 
     def __str__(self) -> str:
         if self.months:

@@ -1,17 +1,24 @@
 """The linear models that forecasters are held against (Zeng et al., AAAI 2023)."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from openxlstm.errors import UserError
 from openxlstm.models.forecast import Forecast, ForecastState, Reading
+from openxlstm.models.pretrained import PretrainedModel
+
+KINDS = ("linear", "nlinear")
 
 
 @dataclass(frozen=True, kw_only=True)
 class LinearConfig:
     """horizon, context: rows ahead and rows read. kind: "nlinear" subtracts the last value before and adds it after, "linear"
-    does not. num_channels: values in a row; each is forecast from its own past by the same map."""
+    does not. num_channels: values in a row; each is forecast from its own past by the same map. quantiles: levels; they are the
+    point forecast until they are calibrated."""
 
     horizon: int
     context: int = 336
@@ -19,15 +26,32 @@ class LinearConfig:
     num_channels: int = 1
     quantiles: tuple[float, ...] = ()
 
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise UserError(f"kind must be one of {', '.join(KINDS)}, got {self.kind!r}")
 
-class LinearModel(nn.Module):
+    def to_dict(self) -> dict[str, Any]:
+        """All fields as JSON can hold them."""
+        return asdict(self) | {"quantiles": list(self.quantiles)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], source: str = "config") -> "LinearConfig":
+        """The config with these values. Raises UserError, which names `source`, for those it does not know."""
+        known = dict(values) | {"quantiles": tuple(values.get("quantiles", ()))}
+        try:
+            return cls(**known)
+        except TypeError as error:
+            raise UserError(f"{source}: {error}") from None
+
+
+class LinearModel(PretrainedModel):
     """One linear map from the last `context` rows to the next `horizon`. Called as ForecastModel; covariates are refused."""
 
+    config_type = LinearConfig  # type: ignore[assignment]
+    config: LinearConfig
+
     def __init__(self, config: LinearConfig) -> None:
-        super().__init__()
-        if config.kind not in ("linear", "nlinear"):
-            raise ValueError(f"kind must be linear or nlinear, got {config.kind!r}")
-        self.config = config
+        super().__init__(config)
         self.map = nn.Linear(config.context, config.horizon)
         nn.init.zeros_(self.map.weight)
         nn.init.zeros_(self.map.bias)
@@ -52,7 +76,8 @@ class LinearModel(nn.Module):
     def answer(self, reading: Reading, ahead: Tensor | None = None) -> Forecast:
         """The forecasts after the rows of a reading."""
         point = reading.centre[:, :, None] + self.map(reading.window).transpose(-1, -2)
-        return Forecast(point, point.new_empty(*point.shape, 0), reading.scale)
+        quantiles = point.detach()[..., None].expand(*point.shape, len(self.config.quantiles))  # the loss is the point's alone
+        return Forecast(point, quantiles, reading.scale)
 
     def empty_state(self, batch: int, like: Tensor) -> ForecastState:
         """The state before the first row."""
