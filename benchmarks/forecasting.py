@@ -63,22 +63,22 @@ def shares(rows: int) -> tuple[int, int, int]:
 SETS = {
     "ETTh1": Set("ETTh1.csv", 24, months(24), bar=0.380),
     "ETTh2": Set("ETTh2.csv", 24, months(24), bar=0.285),
-    "ETTm1": Set("ETTm1.csv.gz", 96, months(96), bar=0.310, model={"patch": 96}, fit={"validate_rows": 7}),
-    "Weather": Set("weather.csv.gz", 144, shares, bar=0.160, model={"patch": 96}, fit={"validate_rows": 7}),
+    "ETTm1": Set("ETTm1.csv.gz", 96, months(96), bar=0.310, model={"patch": 96}, fit={"validate_rows": 16}),
+    "Weather": Set("weather.csv.gz", 144, shares, bar=0.160, model={"patch": 96}, fit={"validate_rows": 16}),
     "Exchange": Set("exchange_rate.csv", 7, shares),
 }
 
 
 def base_model(horizon: int, changes: dict[str, Any]) -> ForecastConfig:
     """One sLSTM block of width 64."""
-    settings: dict[str, Any] = dict(dim=64, blocks=("slstm",), horizon=horizon, context=336, patch=24, quantiles=LEVELS)
+    settings: dict[str, Any] = dict(dim=64, blocks=("slstm",), horizon=horizon, context=512, patch=24, quantiles=LEVELS)
     return ForecastConfig(**(settings | dict(centre="mean", dropout=0.3, input_dropout=0.3) | changes))
 
 
 def build(name: str, horizon: int, chosen: Set) -> tuple[Any, FitConfig]:
     """A model by name and how it is trained; twins have as many parameters as the sLSTM."""
     base = base_model(horizon, chosen.model)
-    fit = FitConfig(**(dict(steps=600, lr=2e-3) | chosen.fit))
+    fit = FitConfig(**(dict(steps=400, lr=2e-3, patience=4, validate_rows=4) | chosen.fit))
     if name in ("linear", "nlinear"):
         return LinearModel(LinearConfig(horizon=horizon, context=base.context, kind=name)), replace(fit, lr=5e-3)
     memory = fit.length if name == "transformer" else 0

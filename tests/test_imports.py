@@ -26,6 +26,7 @@ MAY_IMPORT = {
     "testing": {"ops"},
     "inference": COMPUTES | {"data"},  # a prompt needs the tokenizer
     "training": COMPUTES | {"data", "tasks", "inference"},
+    "forecasting": COMPUTES | {"data", "training"},
     "recipes": COMPUTES | {"data", "tasks", "training"},
     "experiments": COMPUTES | {"data", "tasks", "inference", "training", "recipes"},
     "export": COMPUTES | {"inference", "data"},

@@ -18,6 +18,7 @@ OPTIONAL = (
     Optional("tensorboard", "train", "TensorBoard curves"),
     Optional("tokenizers", "train", "BPE tokenizers and any tokenizer.json"),
     Optional("matplotlib", "plot", "figures"),
+    Optional("pandas", "series", "reading series"),
     Optional("PIL", "images", "reading PNG and JPEG images"),
     Optional("transformers", "hf", "Hugging Face models and tokenizers"),
     Optional("datasets", "hf", "Hugging Face data sets"),

@@ -35,6 +35,19 @@ class Step:
     months: bool = False
     weekdays: bool = False
 
+    @property
+    def season(self) -> int:
+        """Rows of the season that such series usually have: a day, a week of days, a year of months; 1 for none."""
+        if self.months:
+            return 12 // int(self.size) if 12 % int(self.size) == 0 else 1
+        if self.weekdays:
+            return 5
+        if not isinstance(self.size, np.timedelta64):
+            return 1
+        if self.size == DAY:
+            return 7
+        return int(DAY // self.size) if self.size < DAY and DAY % self.size == np.timedelta64(0) else 1
+
     def after(self, last: Any, count: int) -> NDArray[Any]:
         """The next `count` times."""
         return self.times(last, np.arange(1, count + 1))
@@ -328,3 +341,16 @@ def spell(time: Any) -> str:
         return str(time)
     text = str(time.astype("datetime64[s]")).replace("T", " ")
     return text.removesuffix(" 00:00:00")
+
+
+def future_panel(
+    path: str | Path, names: Sequence[str], covariates: Sequence[str], time: str | None = None, encoding: str = "utf-8"
+) -> Panel:
+    """Times and covariates of rows to come, from a CSV file. In a wide one they are those of all series, whose names are given."""
+    table = read_table(Path(path), encoding)
+    if ID in table.columns:
+        return from_table(table, table.column(ID), time or TIME, None, covariates, (), "rows", True)
+    one = from_table(table, None, time or next(iter(table.columns)), None, covariates, (), "rows", True)
+    rows = one.series[0]
+    series = tuple(Series(name, rows.times, rows.values, rows.covariates, rows.static) for name in names)
+    return Panel(series, one.step, tuple(covariates))

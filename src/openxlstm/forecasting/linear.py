@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from openxlstm.errors import UserError
-from openxlstm.models.forecast import Forecast, ForecastState, Reading
+from openxlstm.models.forecast import Forecast, ForecastState, Reading, windows
 from openxlstm.models.pretrained import PretrainedModel
 
 KINDS = ("linear", "nlinear")
@@ -67,9 +67,9 @@ class LinearModel(PretrainedModel):
             raise ValueError("a linear model takes no covariates")
         state = self.empty_state(len(rows), rows) if state is None else state
         history = torch.cat([state.rows, rows], 1)
-        windows = history.unfold(1, self.config.context, 1)  # [B, T, C, L]
-        centre = windows[..., -1] if self.config.kind == "nlinear" else torch.zeros_like(windows[..., -1])
-        window = (windows - centre[..., None]).nan_to_num(0.0)
+        x = windows(history, self.config.context)  # [B, T, C, L]
+        centre = x[..., -1] if self.config.kind == "nlinear" else torch.zeros_like(x[..., -1])
+        window = (x - centre[..., None]).nan_to_num(0.0)
         reading = Reading(rows[..., :0], window, centre, torch.ones_like(centre))
         return reading, ForecastState(history[:, rows.shape[1] :], state.count + rows.shape[1], None)
 

@@ -124,7 +124,7 @@ class ForecastModel(PretrainedModel):
         if mask is not None:
             rows = rows.masked_fill(~mask[..., None], torch.nan)
         history = torch.cat([state.rows, rows], 1)  # [B, L - 1 + T, C]
-        window, seen, centre, scale = normalise(history.unfold(1, config.context, 1), config.centre)
+        window, seen, centre, scale = normalise(windows(history, config.context), config.centre)
         patch = window[..., -config.patch :].flatten(2)
         if config.missing:
             patch = torch.cat([patch, seen[..., -config.patch :].flatten(2).to(patch.dtype)], -1)
@@ -146,14 +146,15 @@ class ForecastModel(PretrainedModel):
         """The forecasts after the rows of a reading. ahead: [B, T + H - 1, K], covariates of the rows that come after them."""
         config = self.config
         B, T, C = reading.centre.shape
+        shape = (B, T, config.horizon, C, 1 + len(config.quantiles))
         h = F.dropout(reading.h, config.input_dropout, self.training)
-        y = self.output(h).view(B, T, config.horizon, C, -1)
+        y = self.output(h).view(shape)
         if self.ahead is not None and self.ahead_output is not None:
-            shape = [B, T + config.horizon - 1, config.num_covariates]
-            if ahead is None or list(ahead.shape) != shape:
-                raise ValueError(f"covariates ahead must be {shape}, got {None if ahead is None else list(ahead.shape)}")
-            known = self.ahead(ahead).unfold(1, config.horizon, 1).transpose(-1, -2)  # [B, T, H, D]
-            y = y + self.ahead_output(known * (1 + h[:, :, None])).view(B, T, config.horizon, C, -1)
+            expected = [B, T + config.horizon - 1, config.num_covariates]
+            if ahead is None or list(ahead.shape) != expected:
+                raise ValueError(f"covariates ahead must be {expected}, got {None if ahead is None else list(ahead.shape)}")
+            known = windows(self.ahead(ahead), config.horizon).transpose(-1, -2)  # [B, T, H, D]
+            y = y + self.ahead_output(known * (1 + h[:, :, None])).view(shape)
         y = y.to(accumulation_dtype(y))
         if self.skip is not None:
             y = y + self.skip(reading.window).transpose(-1, -2)[..., None]
@@ -185,12 +186,24 @@ class ForecastModel(PretrainedModel):
                 raise ValueError(f"{int(unseen.sum())} rows have missing values; the model was built without missing=True")
 
 
+def windows(history: Tensor, context: int) -> Tensor:
+    """The last `context` of L - 1 + T rows, at each of the last T: [B, L - 1 + T, C] -> [B, T, C, L], a view. T may be 0."""
+    if history.shape[1] < context:
+        return history.new_empty(len(history), 0, history.shape[2], context)
+    return history.unfold(1, context, 1)
+
+
 def normalise(windows: Tensor, centre: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Windows [B, T, C, L], NaN where nothing was seen, as (x - centre) / scale, and seen, centre and scale.
 
     scale: standard deviation; centre: the mean or the last value that was seen. Of an empty window they are 1 and 0.
     """
     seen = ~windows.isnan()
+    if seen.all():  # the usual case, in fewer passes over what is the largest tensor
+        variance, middle = torch.var_mean(windows, -1, correction=0)
+        scale = (variance + EPS).sqrt()
+        middle = windows[..., -1] if centre == "last" else middle
+        return (windows - middle[..., None]) / scale[..., None], seen, middle, scale
     x = windows.nan_to_num(0.0)
     count = seen.sum(-1).clamp(min=1)  # [B, T, C]
     middle = x.sum(-1) / count
