@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import competitions
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -35,7 +36,9 @@ from openxlstm.models.match import match_parameters
 from openxlstm.training.record import environment, write_json
 
 LEVELS = (0.1, 0.9)
-MODELS = ("slstm", "lstm", "nlinear", "linear", "naive")
+UNTRAINED = ("naive", *competitions.BASELINES)
+COLUMNS = {"M4": ("smape", "mase", "owa")} | dict.fromkeys(competitions.PRICES, ("rmse", "mae", "mape", "rmse_next_day"))
+HORIZONS = {"M4": competitions.M4_HORIZON} | dict.fromkeys(competitions.PRICES, competitions.PRICE_HORIZON)
 
 
 @dataclass(frozen=True)
@@ -141,7 +144,7 @@ def cell(folder: Path, name: str, horizon: int, model_name: str, seed: int, say:
 
 
 def error(model: Any, series: list[Rows], held: int, margins: torch.Tensor | None) -> dict[str, float]:
-    """MSE, MAE and, with margins, the coverage of the outer quantiles, raw and calibrated, over all windows of the held rows."""
+    """MSE and MAE over all windows of the held rows; with margins, coverage of the outer quantiles, raw and calibrated."""
     sums, count = dict.fromkeys(("mse", "mae", "raw_coverage", "coverage"), 0.0), 0
     for part in walk(model, series, held):
         off = part.forecast.point - part.truth
@@ -173,18 +176,32 @@ def kept(path: Path, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     return dict(json.loads(path.read_text()))
 
 
+def measure(folder: Path, name: str, horizon: int, model: str, seed: int, say: Callable[[str], None]) -> dict[str, Any]:
+    """One cell, whatever the set."""
+    if name == "M4":
+        return competitions.m4(folder, model, seed, say)
+    if name in competitions.PRICES:
+        return competitions.prices(folder, name, model, seed, say)
+    return cell(folder, name, horizon, model, seed, say)
+
+
 def table(results: dict[tuple[str, int, str], list[dict[str, Any]]]) -> str:
     """Markdown: mean over the seeds, and the deviation between them."""
-    lines = ["| set | horizon | model | parameters | seeds | MSE | MAE | 80 % interval covers |", "|---|---:|---|---:|---:|---:|---:|---:|"]
+    lines: list[str] = []
+    before: tuple[str, ...] = ()
     for (name, horizon, model), cells in results.items():
-        mse, mae = ([one["test"][key] for one in cells] for key in ("mse", "mae"))
-        spread = f" ± {statistics.stdev(mse):.4f}" if len(mse) > 1 else ""
+        scores = COLUMNS.get(name, ("mse", "mae"))
+        if scores != before:
+            head = ["set", "horizon", "model", "parameters", "seeds", *scores, "80 % interval covers"]
+            lines += [""] * bool(lines) + ["| " + " | ".join(head) + " |", "|---|---:|---|" + "---:|" * (len(head) - 3)]
+            before = scores
+        values = [name, str(horizon), model, f"{cells[0]['num_parameters']:,}", str(len(cells))]
+        for score in scores:
+            found = [one["test"][score] for one in cells]
+            values.append(f"{statistics.mean(found):.4f}" + (f" ± {statistics.stdev(found):.4f}" if len(found) > 1 else ""))
         covers = [one["test"]["coverage"] for one in cells if "coverage" in one["test"]]
-        shown = f"{statistics.mean(covers):.1%}" if covers else ""
-        lines.append(
-            f"| {name} | {horizon} | {model} | {cells[0]['num_parameters']:,} | {len(cells)} | "
-            f"{statistics.mean(mse):.4f}{spread} | {statistics.mean(mae):.4f} | {shown} |"
-        )
+        values.append(f"{statistics.mean(covers):.1%}" if covers else "")
+        lines.append("| " + " | ".join(values) + " |")
     return "\n".join(lines) + "\n"
 
 
@@ -192,21 +209,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder with the files, at any depth")
     parser.add_argument("--out", type=Path, required=True, help="folder of the results; what is there is not measured again")
-    parser.add_argument("--sets", default="ETTh1,ETTh2", help=f"some of {','.join(SETS)}")
+    parser.add_argument("--sets", default="ETTh1,ETTh2", help=f"some of {','.join([*SETS, *HORIZONS])}")
     parser.add_argument("--horizons", default="96")
-    parser.add_argument("--models", default="slstm,lstm,nlinear,naive", help="blocks, patterns, linear, nlinear, naive")
+    parser.add_argument(
+        "--models",
+        default="slstm,lstm,nlinear,naive",
+        help="slstm, mlstm, lstm, transformer, nlinear, linear, naive; for M4 also naive2, seasonal_naive, drift",
+    )
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     results: dict[tuple[str, int, str], list[dict[str, Any]]] = {}
     for name in args.sets.split(","):
-        for horizon in map(int, args.horizons.split(",")):
+        for horizon in [HORIZONS[name]] if name in HORIZONS else map(int, args.horizons.split(",")):
             for model in args.models.split(","):
-                for seed in [0] if model == "naive" else map(int, args.seeds.split(",")):
+                for seed in [0] if model in UNTRAINED else map(int, args.seeds.split(",")):
                     path = args.out / f"{name}-{horizon}-{model}-{seed}.json"
                     say = lambda line, what=path.stem: print(f"{what}: {line}", flush=True)  # noqa: E731
-                    found = kept(path, lambda n=name, h=horizon, m=model, s=seed, say=say: cell(args.data, n, h, m, s, say))
+                    found = kept(path, lambda n=name, h=horizon, m=model, s=seed, say=say: measure(args.data, n, h, m, s, say))
                     results.setdefault((name, horizon, model), []).append(found)
                 write_atomic(args.out / "table.md", table(results))
     print(table(results))

@@ -122,7 +122,10 @@ def test_trading_days(file):
     step = read_series(path, steps="rows").step
     assert (step.weekdays, step.season) == (True, 5)
     assert np.datetime_as_string(step.after(np.datetime64("2024-01-12", "ns"), 2), "D").tolist() == ["2024-01-15", "2024-01-16"]
-    assert np.datetime_as_string(step.before(np.datetime64("2024-01-08", "ns"), 2), "D").tolist() == ["2024-01-05", "2024-01-08"]
+    assert np.datetime_as_string(step.before(np.datetime64("2024-01-08", "ns"), 2), "D").tolist() == [
+        "2024-01-05",
+        "2024-01-08",
+    ]
 
 
 @pytest.mark.parametrize(

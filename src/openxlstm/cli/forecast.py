@@ -37,7 +37,11 @@ def parser() -> VerbParser:
     add("--covariates", default="", help="columns that are known in advance, parted by commas")
     add("--static", default="", help="columns that are constant within a series, parted by commas (long files)")
     add("--future", help="a CSV with times and covariates of the rows to forecast")
-    add("--irregular", action="store_true", help="take rows as they follow each other, whatever time lies between (trading days)")
+    add(
+        "--irregular",
+        action="store_true",
+        help="take rows as they follow each other, whatever time lies between (trading days)",
+    )
     add("--missing", action="store_true", help="allow empty cells in the targets; the model is told which")
     add("--multivariate", action="store_true", help="read all series together, row by row, instead of each by itself")
     add("--encoding", default="utf-8", help="of the file")

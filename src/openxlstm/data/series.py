@@ -1,12 +1,13 @@
 """Series of numbers over time: long frames and wide CSV files in, checked arrays out.
 
-Nothing is dropped, filled or sorted in silence: whatever is wrong with a file ends in one line that names file, line and reason.
+Nothing is dropped, filled or sorted in silence: what is wrong with a file ends in one line that names file, line and reason.
 pandas, which reads the many ways to write a time, comes with the extra `series`.
 """
 
 import csv
 import gzip
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,7 +65,9 @@ class Step:
             months = month + steps * int(self.size)
             # the last day of a month is followed by the last of the next; 30 January by 28 February
             day = np.where(last_day, 31 * DAY, start - month)
-            return np.minimum(months + day, (months + 1) - DAY + (start - start.astype("datetime64[D]"))).astype("datetime64[ns]")
+            return np.minimum(months + day, (months + 1) - DAY + (start - start.astype("datetime64[D]"))).astype(
+                "datetime64[ns]"
+            )
         if self.weekdays:
             day = start.astype("datetime64[D]")
             return np.busday_offset(day, steps, roll="backward").astype("datetime64[ns]") + (start - day)
@@ -164,7 +167,13 @@ class Table:
                 return np.asarray([int(cell) for cell in cells], dtype=np.int64)
             except (TypeError, ValueError):
                 pandas = import_pandas()
-                times = pandas.to_datetime(pandas.Series(list(cells)), errors="coerce").to_numpy(dtype="datetime64[ns]")
+                with warnings.catch_warnings():
+                    warnings.simplefilter("error", UserWarning)  # said where the first cell has no format known for times
+                    try:
+                        found = pandas.to_datetime(pandas.Series(list(cells)), errors="coerce")
+                    except UserWarning:
+                        raise UserError(f"{self.place(0)}: {name!r} is {cells[0]!r}, which is not a time") from None
+                times = found.dt.tz_localize(None).to_numpy(dtype="datetime64[ns]")
         if (bad := np.flatnonzero(np.isnat(times))).size:
             raise UserError(f"{self.place(bad[0])}: {name!r} is {cells[bad[0]]!r}, which is not a time like those before")
         return times
@@ -226,7 +235,9 @@ def read_table(path: Path, encoding: str = "utf-8") -> Table:
         with opened(path, "rt", encoding=encoding, newline="") as file:
             rows = list(csv.reader(file))
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}: the text is not {encoding} ({error.reason}); give its encoding, for example latin-1") from None
+        raise UserError(
+            f"{path}: the text is not {encoding} ({error.reason}); give its encoding, for example latin-1"
+        ) from None
     except (LookupError, gzip.BadGzipFile, EOFError, csv.Error) as error:
         raise UserError(f"{path}: {error}") from None
     if not rows or not rows[0]:
@@ -289,7 +300,9 @@ def from_table(
         where = np.flatnonzero(names == name) if ids is not None else np.arange(len(times))
         step = find_step(table, times[where], where, steps)
         if step is not None and found is not None and step != found:
-            raise UserError(f"{table.place(where[0])}: mixed frequencies: {name!r} has a row every {step}, others every {found}")
+            raise UserError(
+                f"{table.place(where[0])}: mixed frequencies: {name!r} has a row every {step}, others every {found}"
+            )
         found = found or step
         if (bad := np.flatnonzero((fixed[where] != fixed[where[0]]).any(1))).size:
             raise UserError(f"{table.place(where[bad[0]])}: the static columns of {name!r} change")
@@ -346,7 +359,7 @@ def spell(time: Any) -> str:
 def future_panel(
     path: str | Path, names: Sequence[str], covariates: Sequence[str], time: str | None = None, encoding: str = "utf-8"
 ) -> Panel:
-    """Times and covariates of rows to come, from a CSV file. In a wide one they are those of all series, whose names are given."""
+    """Times and covariates of rows to come, from a CSV file. In a wide one they are those of all series, named here."""
     table = read_table(Path(path), encoding)
     if ID in table.columns:
         return from_table(table, table.column(ID), time or TIME, None, covariates, (), "rows", True)

@@ -25,8 +25,7 @@ def calibrate(parts: Iterable[Ahead], levels: Sequence[float]) -> Tensor:
         score = (part.truth[..., None] - part.forecast.quantiles) / scale  # [B, n, H, C, Q]
         scores.append(score.flatten(0, 1).cpu())
     every = torch.cat(scores)
-    margins = torch.stack([margin(every[..., i], level) for i, level in enumerate(levels)], -1)
-    return margins
+    return torch.stack([margin(every[..., i], level) for i, level in enumerate(levels)], -1)
 
 
 def margin(scores: Tensor, level: float) -> Tensor:

@@ -32,7 +32,9 @@ def draw(forecaster: "Forecaster", path: Path, columns: dict[str, NDArray[Any]],
                 axes.plot(columns[TIME][here], columns[NAME][here], color="#c0392b", linewidth=1.4, label="forecast")
                 for level in sorted(forecaster.settings.levels, reverse=True):
                     low, high = (columns[f"{NAME}-{end}-{level}"][here] for end in ("lo", "hi"))
-                    axes.fill_between(columns[TIME][here], low, high, color="#c0392b", alpha=0.2, label=f"{level} %", linewidth=0)
+                    axes.fill_between(
+                        columns[TIME][here], low, high, color="#c0392b", alpha=0.2, label=f"{level} %", linewidth=0
+                    )
                 axes.grid(alpha=0.25)
                 axes.legend(frameon=False, fontsize=8, loc="upper left")
     except ImportError:

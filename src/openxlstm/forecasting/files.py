@@ -38,7 +38,9 @@ def save(forecaster: "Forecaster", folder: Path) -> None:
     save_tensors(tensors, folder / STREAMS)
     step = forecaster.step
     assert step is not None
-    size = int(step.size.astype("timedelta64[ns]").astype(np.int64)) if isinstance(step.size, np.timedelta64) else int(step.size)
+    size = (
+        int(step.size.astype("timedelta64[ns]").astype(np.int64)) if isinstance(step.size, np.timedelta64) else int(step.size)
+    )
     about = {
         "format": FORMAT,
         "settings": dataclasses.asdict(forecaster.settings),

@@ -86,7 +86,9 @@ class Pieces:
         if series[0].covariates is not None:
             known = [one.covariates[: len(x)] for one, x in zip(series, rows) if one.covariates is not None]
             self.covariates = torch.cat([F.pad(x, (0, 0, lead, 0)) for x in known])
-        self.static = torch.stack([one.static for one in series if one.static is not None]) if series[0].static is not None else None
+        self.static = (
+            torch.stack([one.static for one in series if one.static is not None]) if series[0].static is not None else None
+        )
         origins = [len(x) - horizon for x in rows]  # rows after which the horizon is in the training part
         if min(origins) < 1:
             short = origins.index(min(origins))

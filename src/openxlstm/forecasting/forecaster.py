@@ -16,7 +16,19 @@ from openxlstm.forecasting.calibration import calibrate, calibrated
 from openxlstm.forecasting.fit import Fitted, fit_model
 from openxlstm.forecasting.rows import Rows, walk
 from openxlstm.forecasting.settings import ForecasterSettings
-from openxlstm.forecasting.streams import Bundle, Stream, Unit, bundles, by_length, check_follows, head, read, tail, together, unit_of
+from openxlstm.forecasting.streams import (
+    Bundle,
+    Stream,
+    Unit,
+    bundles,
+    by_length,
+    check_follows,
+    head,
+    read,
+    tail,
+    together,
+    unit_of,
+)
 
 NAME = "xlstm"
 """Column of the point forecast; intervals are `xlstm-lo-80`, `xlstm-hi-80`."""
@@ -60,7 +72,7 @@ class Forecaster:
         Raises UserError for frames that are malformed and series that are too short.
         """
         settings = self.settings
-        panel = self._panel(data)
+        panel = self._panel(data, check_step=False)
         shortest = min(panel.series, key=len)
         held = max(settings.horizon, len(shortest) // 5) if held is None else held
         need = max(settings.first_rows, settings.horizon + 1) + held
@@ -97,6 +109,8 @@ class Forecaster:
         assert self.step is not None
         found = bundles(self._panel(data, check_step=False), self.settings.multivariate)
         for bundle in found:
+            if self.settings.multivariate and self.streams and bundle.names not in self.streams:
+                raise UserError(f"a row needs all of {', '.join(next(iter(self.streams)))}, got {', '.join(bundle.names)}")
             if bundle.names in self.streams:
                 check_follows(bundle, self.streams[bundle.names], self.step, self.settings.steps)
         self.streams = self.streams | self._read(found, self.streams)
@@ -133,7 +147,9 @@ class Forecaster:
             if window == 0 or refit:
                 model = Forecaster(settings).fit(before, held=held)
             else:
-                model.update(replace(panel, series=tuple(head(tail(one, len(one) - back - every), every) for one in panel.series)))
+                model.update(
+                    replace(panel, series=tuple(head(tail(one, len(one) - back - every), every) for one in panel.series))
+                )
             ahead = replace(panel, series=tuple(head(tail(one, len(one) - back), settings.horizon) for one in panel.series))
             columns = model._predict(None, None, ahead if settings.covariates else None)
             columns[CUTOFF] = np.repeat([one.times[-1] for one in before.series], settings.horizon)
@@ -194,9 +210,9 @@ class Forecaster:
                 steps=settings.steps,
                 missing=settings.missing,
             )
-        if check_step and self.step is not None and settings.steps == "equal" and any(len(one) > 1 for one in panel.series):
-            if panel.step != self.step:
-                raise UserError(f"the data has a row every {panel.step}, the Forecaster was fitted to one every {self.step}")
+        many = any(len(one) > 1 for one in panel.series)
+        if check_step and self.step is not None and settings.steps == "equal" and many and panel.step != self.step:
+            raise UserError(f"the data has a row every {panel.step}, the Forecaster was fitted to one every {self.step}")
         return panel
 
     def _rows(self, bundle: Bundle, unit: Unit) -> Rows:
@@ -271,7 +287,9 @@ class Forecaster:
                 raise UserError("the Forecaster has no covariates, so there is no future to give")
             return None
         if future is None:
-            raise UserError(f"predict needs future=, a frame with {ID}, {TIME}, {', '.join(settings.covariates)} of the next rows")
+            raise UserError(
+                f"predict needs future=, a frame with {ID}, {TIME}, {', '.join(settings.covariates)} of the next rows"
+            )
         if not isinstance(future, Panel):
             future = from_frame(future, covariates=settings.covariates, steps="rows", target=None)
         rows = {one.name: one for one in future.series}

@@ -56,7 +56,9 @@ class LinearModel(PretrainedModel):
         nn.init.zeros_(self.map.weight)
         nn.init.zeros_(self.map.bias)
 
-    def forward(self, rows: Tensor, state: ForecastState | None = None, **more: Tensor | None) -> tuple[Forecast, ForecastState]:
+    def forward(
+        self, rows: Tensor, state: ForecastState | None = None, **more: Tensor | None
+    ) -> tuple[Forecast, ForecastState]:
         """rows: [B, T, C], without missing values. Returns the forecasts after each, and the state."""
         reading, state = self.read(rows, state, **more)
         return self.answer(reading), state
@@ -71,7 +73,7 @@ class LinearModel(PretrainedModel):
         centre = x[..., -1] if self.config.kind == "nlinear" else torch.zeros_like(x[..., -1])
         window = (x - centre[..., None]).nan_to_num(0.0)
         reading = Reading(rows[..., :0], window, centre, torch.ones_like(centre))
-        return reading, ForecastState(history[:, rows.shape[1] :], state.count + rows.shape[1], None)
+        return reading, ForecastState(history[:, rows.shape[1] :], state.steps + rows.shape[1], None)
 
     def answer(self, reading: Reading, ahead: Tensor | None = None) -> Forecast:
         """The forecasts after the rows of a reading."""

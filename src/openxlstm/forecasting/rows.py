@@ -87,9 +87,7 @@ def walk(model: Any, series: Sequence[Rows], held: int, *, every: int = 1, warmu
             yield Ahead(members, first, forecast, truth)
 
 
-def walk_batch(
-    model: Any, batch: Batch, held: int, every: int, warmup: int | None
-) -> Iterator[tuple[int, Forecast, Tensor]]:
+def walk_batch(model: Any, batch: Batch, held: int, every: int, warmup: int | None) -> Iterator[tuple[int, Forecast, Tensor]]:
     """`walk` for series that fit into memory together."""
     values, covariates, static, mask = batch
     H, L, T = model.config.horizon, model.config.context, values.shape[1]
@@ -108,7 +106,7 @@ def walk_batch(
         c += -(c - first) % every
         if c >= b:
             continue
-        ahead = None if covariates is None else covariates[:, c + 1 : b + H - 1]
+        ahead = None if covariates is None else covariates[:, c + 1 : b + H]
         forecast = model.answer(reading.at(slice(c - a, None)), ahead)
         truth = values[:, c + 1 : b + H].unfold(1, H, 1).transpose(-1, -2)  # [B, n, H, C]
         yield c - first, Forecast(*(x[:, ::every] for x in forecast)), truth[:, ::every]

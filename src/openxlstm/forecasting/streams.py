@@ -13,7 +13,7 @@ from openxlstm.data.series import Panel, Series, Step, spell
 from openxlstm.errors import UserError
 from openxlstm.forecasting.rows import Rows, rows_at_a_time
 from openxlstm.models.forecast import ForecastState, Reading
-from openxlstm.ops.state import map_state
+from openxlstm.ops.state import leaves, map_state
 
 
 class Unit(NamedTuple):
@@ -70,7 +70,9 @@ def bundles(panel: Panel, multivariate: bool) -> list[Bundle]:
     first = panel.series[0]
     for one in panel.series[1:]:
         if len(one) != len(first) or (one.times != first.times).any():
-            raise UserError(f"series {one.name!r} has other times than {first.name!r}; a multivariate model reads them together")
+            raise UserError(
+                f"series {one.name!r} has other times than {first.name!r}; a multivariate model reads them together"
+            )
         if (one.covariates != first.covariates).any():
             raise UserError(f"series {one.name!r} has other covariates than {first.name!r}; a multivariate model reads one row")
     values = np.stack([one.values for one in panel.series], 1)
@@ -80,8 +82,6 @@ def bundles(panel: Panel, multivariate: bool) -> list[Bundle]:
 def check_follows(bundle: Bundle, stream: Stream, step: Step, steps: str) -> None:
     """Raise UserError unless the rows come next after a stream."""
     name, first = bundle.names[0], bundle.times[0]
-    if bundle.names != stream.names:
-        raise UserError(f"a row needs all of {', '.join(stream.names)}, got {', '.join(bundle.names)}")
     if first <= stream.last:
         raise UserError(f"{name!r} was read to {spell(stream.last)}; a row of {spell(first)} comes too late")
     expected = step.after(stream.last, len(bundle.times))
@@ -90,10 +90,14 @@ def check_follows(bundle: Bundle, stream: Stream, step: Step, steps: str) -> Non
         raise UserError(f"{name!r}: expected a row of {spell(expected[wrong])}, got {spell(bundle.times[wrong])}")
 
 
-def read(model: Any, rows: Sequence[Rows], states: Sequence[ForecastState | None], device: Any) -> list[tuple[ForecastState, Reading]]:
+def read(
+    model: Any, rows: Sequence[Rows], states: Sequence[ForecastState | None], device: Any
+) -> list[tuple[ForecastState, Reading]]:
     """The states and last readings after new rows, as many for each stream. rows: at least one each."""
     values = torch.stack([one.values for one in rows]).to(device)
-    known = None if rows[0].covariates is None else torch.stack([r.covariates for r in rows if r.covariates is not None]).to(device)
+    known = (
+        None if rows[0].covariates is None else torch.stack([r.covariates for r in rows if r.covariates is not None]).to(device)
+    )
     static = None if rows[0].static is None else torch.stack([r.static for r in rows if r.static is not None]).to(device)
     before = [state for state in states if state is not None]
     state = together(before) if before else None
@@ -110,12 +114,7 @@ def read(model: Any, rows: Sequence[Rows], states: Sequence[ForecastState | None
 
 def together(trees: Sequence[Any]) -> Any:
     """Batches of one as one batch."""
-    leaves: list[list[Tensor]] = []
-    for tree in trees:
-        mine: list[Tensor] = []
-        map_state(lambda leaf, mine=mine: mine.append(leaf) or leaf, tree)
-        leaves.append(mine)
-    joined = iter([torch.cat(column) for column in zip(*leaves, strict=True)])
+    joined = iter([torch.cat(column) for column in zip(*map(leaves, trees), strict=True)])
     return map_state(lambda leaf: next(joined), trees[0])
 
 

@@ -9,7 +9,14 @@ from torch import nn
 
 from openxlstm.layers import BLOCKS
 from openxlstm.layers.feedforward import hidden_size
-from openxlstm.models.config import ClassifierConfig, EncoderConfig, ForecastConfig, LanguageModelConfig, SequenceConfig, StackConfig
+from openxlstm.models.config import (
+    ClassifierConfig,
+    EncoderConfig,
+    ForecastConfig,
+    LanguageModelConfig,
+    SequenceConfig,
+    StackConfig,
+)
 from openxlstm.models.stack import block_options
 
 

@@ -26,7 +26,7 @@ class ForecastState(NamedTuple):
     """What a forecaster remembers."""
 
     rows: Tensor  # [B, L - 1, C]  the last rows; NaN where nothing was seen
-    count: Tensor  # [B] int64  rows read
+    steps: Tensor  # [B] int64  rows read
     stack: StackState | None
 
 
@@ -119,7 +119,7 @@ class ForecastModel(PretrainedModel):
         """As `forward`, without the forecasts. covariates: [B, T, K], of the rows."""
         config = self.config
         self._check(rows, covariates, static, mask)
-        B, T, C = rows.shape
+        B, T, _ = rows.shape
         state = self.empty_state(B, rows) if state is None else state
         if mask is not None:
             rows = rows.masked_fill(~mask[..., None], torch.nan)
@@ -135,12 +135,12 @@ class ForecastModel(PretrainedModel):
             e = e + self.static(static)[:, None]
         e = F.dropout(e, config.input_dropout, self.training)
         valid = torch.ones(B, T, dtype=torch.bool, device=rows.device) if mask is None else mask
-        place = state.count[:, None] + valid.cumsum(1) - valid.long()  # rows read before this one
+        place = state.steps[:, None] + valid.cumsum(1) - valid.long()  # rows read before this one
         reset = valid & (place % config.memory == 0) & (place > 0) if config.memory else None
         h, stack = self.stack(e, state.stack, reset=reset, mask=mask)
         if config.memory:
             stack = keep_recent(stack, config.memory)  # older keys are behind a reset
-        return Reading(h, window, centre, scale), ForecastState(history[:, T:], state.count + valid.sum(1), stack)
+        return Reading(h, window, centre, scale), ForecastState(history[:, T:], state.steps + valid.sum(1), stack)
 
     def answer(self, reading: Reading, ahead: Tensor | None = None) -> Forecast:
         """The forecasts after the rows of a reading. ahead: [B, T + H - 1, K], covariates of the rows that come after them."""
