@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "inference": COMPUTES | {"data"},  # a prompt needs the tokenizer
     "training": COMPUTES | {"data", "tasks", "inference"},
     "forecasting": COMPUTES | {"data", "training"},
-    "recipes": COMPUTES | {"data", "tasks", "training"},
+    "recipes": COMPUTES | {"data", "tasks", "training", "forecasting"},
     "experiments": COMPUTES | {"data", "tasks", "inference", "training", "recipes"},
     "export": COMPUTES | {"inference", "data"},
     "serving": COMPUTES | {"inference", "data"},
