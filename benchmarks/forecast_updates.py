@@ -1,6 +1,6 @@
 """What a new row costs a Forecaster after histories of 1,000 to 1,000,000 rows, and whether it still forecasts as if read anew:
 
-    python benchmarks/forecast_updates.py [--pattern slstm] [--rows 1000,10000,100000,1000000]
+python benchmarks/forecast_updates.py [--pattern slstm] [--rows 1000,10000,100000,1000000]
 """
 
 import argparse
@@ -30,7 +30,9 @@ def main() -> None:
     lengths = [int(n) for n in args.rows.split(",")]
     rng = np.random.default_rng(0)
     steps = np.arange(max(lengths))
-    values = np.sin(steps * 2 * np.pi / 24) + 0.1 * np.cumsum(rng.normal(size=len(steps))) * 0.01 + 0.1 * rng.normal(size=len(steps))
+    values = (
+        np.sin(steps * 2 * np.pi / 24) + 0.1 * np.cumsum(rng.normal(size=len(steps))) * 0.01 + 0.1 * rng.normal(size=len(steps))
+    )
     forecaster = Forecaster(horizon=24, context=168, pattern=args.pattern, fit=FitConfig(steps=5, validate_every=5))
     forecaster.fit(panel(values[:900]))
     torch.manual_seed(0)
