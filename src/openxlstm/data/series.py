@@ -9,7 +9,7 @@ import gzip
 import math
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -224,6 +224,7 @@ def read_series(
     targets = targets or [name for name in table.columns if name not in (time, *covariates)]
     if not targets:
         raise UserError(f"{table.source}: no column is left to forecast besides {time!r}")
+    table = replace(table, columns=table.columns | {time: table.times(time)})  # read once, not once a series
     series = [from_table(table, None, time, name, covariates, (), steps, missing) for name in targets]
     return Panel(tuple(panel.series[0] for panel in series), series[0].step, tuple(covariates))
 
