@@ -199,7 +199,7 @@ def normalise(windows: Tensor, centre: str) -> tuple[Tensor, Tensor, Tensor, Ten
     scale: standard deviation; centre: the mean or the last value that was seen. Of an empty window they are 1 and 0.
     """
     seen = ~windows.isnan()
-    if seen.all():  # the usual case, in fewer passes over what is the largest tensor
+    if windows.numel() and seen.all():  # the usual case, in fewer passes over what is the largest tensor
         variance, middle = torch.var_mean(windows, -1, correction=0)
         scale = (variance + EPS).sqrt()
         middle = windows[..., -1] if centre == "last" else middle
