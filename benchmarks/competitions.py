@@ -65,7 +65,9 @@ def m4_model(
 ) -> tuple[dict[str, Array], dict[str, Any]]:
     """Forecasts after each history. The last 48 hours before it choose the weights."""
     linear = model in ("linear", "nlinear")
-    fit = FitConfig(steps=500, loss="mae", lr=5e-3 if linear else 2e-3, patience=4, seed=seed)
+    fit = FitConfig(
+        steps=500 if linear else 1200, validate_every=100, loss="mae", lr=5e-3 if linear else 2e-3, patience=4, seed=seed
+    )
     settings = ForecasterSettings(horizon=M4_HORIZON, context=336, pattern=model, dropout=0.1, levels=(), fit=fit)
     units = {name: unit_of(x[:-M4_HORIZON, None]) for name, x in history.items()}
     torch.manual_seed(seed)
