@@ -168,6 +168,8 @@ def check(forecaster: "Forecaster", panel: "Panel", windows: int) -> None:
     """Say how far off the forecasts of the last windows are, and those of the baselines."""
     import numpy as np
 
+    from openxlstm.forecasting.scores import coverage
+
     frame = forecaster.cross_validation(panel, windows=windows, every=1)
     first = 4  # unique_id, ds, cutoff, y
     points = [name for name in frame.columns[first:] if "-lo-" not in name and "-hi-" not in name]
@@ -177,8 +179,8 @@ def check(forecaster: "Forecaster", panel: "Panel", windows: int) -> None:
         off = np.abs(frame["y"].to_numpy() - frame[name].to_numpy())
         say(f"  {name:<16}{np.nanmean(off):.5g}")
     for level in forecaster.settings.levels:
-        inside = (frame["y"] >= frame[f"xlstm-lo-{level}"]) & (frame["y"] <= frame[f"xlstm-hi-{level}"])
-        say(f"  the {level} % interval covers {inside[frame['y'].notna()].mean():.1%}")
+        low, high = (frame[f"xlstm-{end}-{level}"].to_numpy() for end in ("lo", "hi"))
+        say(f"  the {level} % interval covers {coverage(frame['y'].to_numpy(), low, high):.1%}")
 
 
 def loaded(args: Any) -> "Forecaster":

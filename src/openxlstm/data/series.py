@@ -119,7 +119,7 @@ class Table:
     """Columns of text or numbers, and where their rows stand."""
 
     source: str
-    columns: dict[str, Sequence[Any]]
+    columns: dict[str, Any]  # name -> cells
     row: str
     first: int
 

@@ -33,7 +33,7 @@ def save(forecaster: "Forecaster", folder: Path) -> None:
     streams = list(forecaster.streams.values())
     tensors = {"margins": forecaster.margins}
     for i, stream in enumerate(streams):
-        parts = leaves((stream.state, stream.reading, stream.static))
+        parts = leaves((stream.state, stream.reading))
         tensors |= {f"{i}.{j}": leaf for j, leaf in enumerate(parts)}
     save_tensors(tensors, folder / STREAMS)
     step = forecaster.step
@@ -54,8 +54,7 @@ def save(forecaster: "Forecaster", folder: Path) -> None:
         "covariate_unit": unit_to_json(forecaster.covariate_unit),
         "static_unit": unit_to_json(forecaster.static_unit),
         "streams": [
-            {"names": s.names, "rows": s.rows, "last": int(np.int64(s.last)) if not is_time(s.last) else str(s.last)}
-            | unit_to_json(s.unit)
+            {"names": s.names, "last": int(np.int64(s.last)) if not is_time(s.last) else str(s.last)} | unit_to_json(s.unit)
             for s in streams
         ],
     }
@@ -119,14 +118,12 @@ def stream_of(index: int, about: dict[str, Any], tensors: dict[str, Tensor], for
     with torch.no_grad():
         reading, state = forecaster.model.read(row, covariates=known, static=static)
     stored = (tensors[f"{index}.{j}"].to(settings.device) for j in range(len(tensors)))
-    state, reading, static = map_state(lambda leaf: next(stored), (state, reading, static))
+    state, reading = map_state(lambda leaf: next(stored), (state, reading))
     last = about["last"]
     return Stream(
         tuple(about["names"]),
         unit_from_json(about),
         np.datetime64(last, "ns") if isinstance(last, str) else last,
-        about["rows"],
         state,
         reading,
-        static,
     )

@@ -234,14 +234,9 @@ class Forecaster:
             units = [streams[b.names].unit if b.names in streams else self._unit(b) for b in group]
             rows = [self._rows(bundle, unit) for bundle, unit in zip(group, units)]
             states = [streams[b.names].state if b.names in streams else None for b in group]
-            for bundle, unit, one, (state, reading) in zip(
-                group, units, rows, read(self.model, rows, states, self.settings.device), strict=True
-            ):
-                before = streams[bundle.names].rows if bundle.names in streams else 0
-                static = None if one.static is None else one.static[None]
-                done[bundle.names] = Stream(
-                    bundle.names, unit, bundle.times[-1], before + len(bundle.times), state, reading, static
-                )
+            read_on = read(self.model, rows, states, self.settings.device)
+            for bundle, unit, (state, reading) in zip(group, units, read_on, strict=True):
+                done[bundle.names] = Stream(bundle.names, unit, bundle.times[-1], state, reading)
         return {bundle.names: done[bundle.names] for bundle in found}
 
     def _unit(self, bundle: Bundle) -> Unit:

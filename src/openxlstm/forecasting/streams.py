@@ -47,10 +47,8 @@ class Stream:
     names: tuple[str, ...]
     unit: Unit
     last: Any  # time of the last row
-    rows: int
     state: ForecastState  # of a batch of one
     reading: Reading  # of the last row
-    static: Tensor | None  # [1, S]
 
 
 class Bundle(NamedTuple):
