@@ -26,7 +26,8 @@ MAY_IMPORT = {
     "testing": {"ops"},
     "inference": COMPUTES | {"data"},  # a prompt needs the tokenizer
     "training": COMPUTES | {"data", "tasks", "inference"},
-    "recipes": COMPUTES | {"data", "tasks", "training"},
+    "forecasting": COMPUTES | {"data", "training"},
+    "recipes": COMPUTES | {"data", "tasks", "training", "forecasting"},
     "experiments": COMPUTES | {"data", "tasks", "inference", "training", "recipes"},
     "export": COMPUTES | {"inference", "data"},
     "serving": COMPUTES | {"inference", "data"},

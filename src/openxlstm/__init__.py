@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from openxlstm import nn, ops
     from openxlstm.models.classify import SequenceClassifier
-    from openxlstm.models.config import ClassifierConfig, LanguageModelConfig, SequenceConfig
+    from openxlstm.models.config import ClassifierConfig, ForecastConfig, LanguageModelConfig, SequenceConfig
+    from openxlstm.models.forecast import ForecastModel
     from openxlstm.models.language import LanguageModel
     from openxlstm.models.sequence import SequenceModel
 
@@ -14,6 +15,8 @@ __version__ = "0.1.0"
 
 _EXPORTS = {
     "ClassifierConfig": "openxlstm.models.config",
+    "ForecastConfig": "openxlstm.models.config",
+    "ForecastModel": "openxlstm.models.forecast",
     "LanguageModel": "openxlstm.models.language",
     "LanguageModelConfig": "openxlstm.models.config",
     "SequenceClassifier": "openxlstm.models.classify",
@@ -26,6 +29,8 @@ _MODULES = ("nn", "ops")
 
 __all__ = [
     "ClassifierConfig",
+    "ForecastConfig",
+    "ForecastModel",
     "LanguageModel",
     "LanguageModelConfig",
     "SequenceClassifier",

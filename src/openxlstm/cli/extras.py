@@ -18,6 +18,7 @@ OPTIONAL = (
     Optional("tensorboard", "train", "TensorBoard curves"),
     Optional("tokenizers", "train", "BPE tokenizers and any tokenizer.json"),
     Optional("matplotlib", "plot", "figures"),
+    Optional("pandas", "series", "reading series"),
     Optional("PIL", "images", "reading PNG and JPEG images"),
     Optional("triton", "triton", "GPU kernels; comes with PyTorch for CUDA on Linux"),
     Optional("transformers", "hf", "Hugging Face models and tokenizers"),

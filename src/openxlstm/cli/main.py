@@ -22,6 +22,7 @@ VERBS = {
     "eval": ("openxlstm.cli.eval", "measure a trained model: bits per byte, perplexity"),
     "compare": ("openxlstm.cli.compare", "train several models alike: one table, one figure"),
     "report": ("openxlstm.cli.report", "ask whether the claims about xLSTM hold, and write the evidence"),
+    "forecast": ("openxlstm.cli.forecast", "forecast the series of a CSV file"),
     "data": ("openxlstm.cli.data", "prepare and inspect text"),
     "convert": ("openxlstm.cli.convert", "read and write checkpoints of other projects"),
     "recipes": ("openxlstm.cli.recipes", "list the recipes for text"),

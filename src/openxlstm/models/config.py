@@ -12,6 +12,7 @@ from openxlstm.models.patterns import BLOCK_NAMES
 
 NORMS = ("layer", "rms", "none")
 POOLINGS = ("mean", "last")
+CENTRES = ("last", "mean")
 GATES = ("exp", "sigmoid")
 RECURRENT_INITS = ("zeros", "normal")
 HEAD_COUNTS = ("num_heads", "slstm_num_heads", "lstm_num_heads", "ssd_num_heads")
@@ -158,8 +159,7 @@ class StackConfig:
     def to_dict(self) -> dict[str, Any]:
         """All fields as JSON can hold them."""
         values = dataclasses.asdict(self)
-        values["blocks"] = list(self.blocks)
-        return values
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], source: str = "config") -> Self:
@@ -256,6 +256,54 @@ class SequenceConfig(EncoderConfig):
             raise UserError(f"num_outputs must be at least 1, got {self.num_outputs}")
 
 
+@dataclass(frozen=True, kw_only=True)
+class ForecastConfig(StackConfig):
+    """A forecaster of series: after every row, the next `horizon` rows."""
+
+    horizon: int
+    """Rows that are forecast, H."""
+    context: int = 336
+    """Rows L of the sliding window that normalises, and that the linear path reads."""
+    patch: int = 24
+    """The last rows of the window that the stack is shown at each step; at most `context`."""
+    num_channels: int = 1
+    """Values in a row, C, that are read and forecast together; 1 is a model for one series at a time."""
+    num_covariates: int = 0
+    """Covariates in a row, K, that are known in advance."""
+    num_static: int = 0
+    """Covariates of a series that do not change, S."""
+    quantiles: tuple[float, ...] = ()
+    """Levels of the quantiles that are forecast beside the mean, rising."""
+    centre: str = "last"
+    """What is subtracted from the window and added to the forecast: its "last" value or its "mean"."""
+    skip: bool = True
+    """A linear path from the window to the forecast, beside the stack."""
+    missing: bool = False
+    """Rows may lack values (NaN); the stack is told which."""
+    memory: int = 0
+    """The stack's state is emptied after every so many rows of a stream; 0 is never. What bounds the cost of `attention`."""
+    input_dropout: float = 0.0
+    """Dropout after the input projection and before the head."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "quantiles", tuple(self.quantiles))
+        for name in ("horizon", "context", "patch", "num_channels"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("num_covariates", "num_static", "memory"):
+            if getattr(self, name) < 0:
+                raise UserError(f"{name} must be 0 or more, got {getattr(self, name)}")
+        if self.patch > self.context:
+            raise UserError(f"patch={self.patch} is longer than context={self.context}")
+        rising = all(a < b for a, b in zip(self.quantiles, self.quantiles[1:]))
+        if not rising or any(not 0 < q < 1 for q in self.quantiles):
+            raise UserError(f"quantiles must be rising levels between 0 and 1, got {list(self.quantiles)}")
+        if self.centre not in CENTRES:
+            raise UserError(f"centre must be one of {', '.join(CENTRES)}, got {self.centre!r}")
+        _check_probability("input_dropout", self.input_dropout)
+
+
 def _check_probability(name: str, value: float) -> None:
     if not 0 <= value < 1:
         raise UserError(f"{name} must be in [0, 1), got {value}")
@@ -265,7 +313,7 @@ def _fits(value: Any, hint: Any) -> bool:
     """Whether a JSON value has the type of a field."""
     options = typing.get_args(hint)
     if typing.get_origin(hint) is tuple:
-        return isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value)
+        return isinstance(value, (list, tuple)) and all(_fits(item, options[0]) for item in value)
     if options:
         return any(_fits(value, option) for option in options)
     if hint is float:
@@ -276,4 +324,6 @@ def _fits(value: Any, hint: Any) -> bool:
 
 
 def _spell(hint: Any) -> str:
-    return "a list of block names" if typing.get_origin(hint) is tuple else str(getattr(hint, "__name__", hint))
+    if typing.get_origin(hint) is tuple:
+        return "a list of block names" if typing.get_args(hint)[0] is str else "a list of numbers"
+    return str(getattr(hint, "__name__", hint))

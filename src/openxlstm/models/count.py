@@ -9,7 +9,14 @@ from torch import nn
 
 from openxlstm.layers import BLOCKS
 from openxlstm.layers.feedforward import hidden_size
-from openxlstm.models.config import ClassifierConfig, EncoderConfig, LanguageModelConfig, SequenceConfig, StackConfig
+from openxlstm.models.config import (
+    ClassifierConfig,
+    EncoderConfig,
+    ForecastConfig,
+    LanguageModelConfig,
+    SequenceConfig,
+    StackConfig,
+)
 from openxlstm.models.stack import block_options
 
 
@@ -35,6 +42,12 @@ def count_parameters(config: StackConfig) -> int:
         total += config.dim * config.num_outputs + config.num_outputs
     if isinstance(config, EncoderConfig):
         total += config.vocab_size * config.dim if config.vocab_size else ((config.input_dim or 0) + 1) * config.dim
+    if isinstance(config, ForecastConfig):
+        C, K, answers = config.num_channels, config.num_covariates, 1 + len(config.quantiles)
+        total += (config.patch * C * (1 + config.missing) + K + 1 + config.num_static) * config.dim
+        total += (config.dim + 1) * config.horizon * C * answers
+        total += config.context * config.horizon if config.skip else 0
+        total += (K + 1) * config.dim + config.dim * C * answers if K else 0
     return total
 
 

@@ -1,0 +1,124 @@
+"""Forecasting benchmarks that are no sliding windows over one table: M4 hourly, and prices against the last value."""
+
+import csv
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from openxlstm.data.series import read_table
+from openxlstm.forecasting import FitConfig, ForecasterSettings
+from openxlstm.forecasting.baselines import drift, naive, naive2, seasonal_naive
+from openxlstm.forecasting.calibration import calibrate, calibrated
+from openxlstm.forecasting.fit import fit_model
+from openxlstm.forecasting.rows import Rows, walk
+from openxlstm.forecasting.scores import mase, smape
+from openxlstm.forecasting.streams import unit_of
+
+Array = NDArray[np.float64]
+M4_HORIZON, M4_SEASON = 48, 24
+PRICES = {"VIX": ("vix-daily.csv", "CLOSE"), "SP500": ("sp500-2000.csv", "close")}
+PRICE_HORIZON = 5
+BASELINES: dict[str, Callable[[Array], Array]] = {
+    "naive": lambda history: naive(history, M4_HORIZON),
+    "naive2": lambda history: naive2(history, M4_HORIZON, M4_SEASON),
+    "seasonal_naive": lambda history: seasonal_naive(history, M4_HORIZON, M4_SEASON),
+    "drift": lambda history: drift(history, M4_HORIZON),
+}
+
+
+def ragged(path: Path) -> dict[str, Array]:
+    """Rows of an id and values, padded with empty cells."""
+    with open(path, newline="") as file:
+        rows = list(csv.reader(file))[1:]
+    return {row[0]: np.array([float(cell) for cell in row[1:] if cell]) for row in rows}
+
+
+def m4(folder: Path, model: str, seed: int, say: Callable[[str], None]) -> dict[str, Any]:
+    """sMAPE, MASE and OWA on the 414 hourly series of the M4 competition. OWA is relative to naive2, as published."""
+    history, future = (ragged(next(folder.rglob(f"Hourly-{part}.csv"))) for part in ("train", "test"))
+    reference = m4_scores(history, future, {name: BASELINES["naive2"](x) for name, x in history.items()})
+    about: dict[str, Any] = {"num_parameters": 0}
+    if model in BASELINES:
+        forecasts = {name: BASELINES[model](x) for name, x in history.items()}
+    else:
+        forecasts, about = m4_model(history, model, seed, say)
+    found = m4_scores(history, future, forecasts)
+    owa = (found["smape"] / reference["smape"] + found["mase"] / reference["mase"]) / 2
+    return about | {"test": found | {"owa": owa}}
+
+
+def m4_scores(history: dict[str, Array], future: dict[str, Array], forecasts: dict[str, Array]) -> dict[str, float]:
+    """Means over the series."""
+    return {
+        "smape": float(np.mean([smape(future[name], forecasts[name]) for name in history])),
+        "mase": float(np.mean([mase(future[name], forecasts[name], history[name], M4_SEASON) for name in history])),
+    }
+
+
+def m4_model(
+    history: dict[str, Array], model: str, seed: int, say: Callable[[str], None]
+) -> tuple[dict[str, Array], dict[str, Any]]:
+    """Forecasts after each history. The last 48 hours before it choose the weights."""
+    linear = model in ("linear", "nlinear")
+    fit = FitConfig(
+        steps=500 if linear else 1200, validate_every=100, loss="mae", lr=5e-3 if linear else 2e-3, patience=4, seed=seed
+    )
+    settings = ForecasterSettings(horizon=M4_HORIZON, context=336, pattern=model, dropout=0.1, levels=(), fit=fit)
+    units = {name: unit_of(x[:-M4_HORIZON, None]) for name, x in history.items()}
+    torch.manual_seed(seed)
+    built = settings.build(1)
+    series = [Rows(units[name].into(x[:, None])) for name, x in history.items()]
+    fitted = fit_model(built, series, M4_HORIZON, fit, say)
+    blank = torch.zeros(M4_HORIZON, 1)  # in place of the hours to come, which nothing sees
+    forecasts: dict[str, Array] = {}
+    names = list(history)
+    for part in walk(built, [Rows(torch.cat([one.values, blank])) for one in series], M4_HORIZON):
+        for place, index in enumerate(part.series):
+            forecasts[names[index]] = units[names[index]].back(part.forecast.point[place, 0])[:, 0]
+    about = {"num_parameters": built.num_parameters(), "best_step": fitted.best_step, "fit": asdict(fit)}
+    return forecasts, about
+
+
+def prices(folder: Path, name: str, model: str, seed: int, say: Callable[[str], None]) -> dict[str, Any]:
+    """Walk-forward over the last 20 % of the days, after each the next 5: RMSE, MAE, MAPE in the units of the price.
+
+    Trained on logarithms of the first 60 %; the 20 % between choose the weights and calibrate the interval.
+    """
+    file, column = PRICES[name]
+    log = np.log(read_table(next(folder.rglob(file))).numbers(column, False))
+    train, validation, H = int(0.6 * len(log)), int(0.8 * len(log)), PRICE_HORIZON
+    unit = unit_of(log[:train, None])
+    rows = unit.into(log[:, None])
+    held, last = validation - train, len(log) - validation
+    days = np.exp(log[validation:])
+    truth = np.lib.stride_tricks.sliding_window_view(days, H)
+    before = np.exp(log[validation - 1 : -H])
+    about: dict[str, Any] = {"num_parameters": 0}
+    covered = None
+    if model == "naive":
+        forecast = np.repeat(before[:, None], H, 1)
+    else:
+        fit = FitConfig(steps=400, lr=1e-3, length=64, patience=4, seed=seed)
+        settings = ForecasterSettings(
+            horizon=H, context=64, patch=16, pattern=model, dim=32, centre="last", levels=(80,), steps="rows", fit=fit
+        )
+        torch.manual_seed(seed)
+        built = settings.build(1)
+        known = [Rows(rows[:validation])]
+        fitted = fit_model(built, known, held, fit, say)
+        margins = calibrate(walk(built, known, held), settings.quantiles)
+        parts = [calibrated(part.forecast, margins) for part in walk(built, [Rows(rows)], last)]
+        back = lambda x: np.exp(unit.back(x[0]))  # noqa: E731
+        forecast = np.concatenate([back(part.point)[..., 0] for part in parts])
+        low, high = (np.concatenate([back(part.quantiles[..., i])[..., 0] for part in parts]) for i in (0, -1))
+        covered = float(((truth >= low) & (truth <= high)).mean())
+        about = {"num_parameters": built.num_parameters(), "best_step": fitted.best_step, "fit": asdict(fit)}
+    off = truth - forecast
+    scores = {"rmse": float(np.sqrt((off**2).mean())), "mae": float(np.abs(off).mean())}
+    scores |= {"mape": float(100 * np.abs(off / truth).mean()), "rmse_next_day": float(np.sqrt((off[:, 0] ** 2).mean()))}
+    return about | {"test": scores | ({} if covered is None else {"coverage": covered})}

@@ -1,0 +1,234 @@
+"""Forecasting benchmarks, in one command that goes on where it was interrupted:
+
+    python benchmarks/forecasting.py --data FOLDER --out FOLDER [--sets ETTh1,ETTh2] [--horizons 96] [--seeds 0,1,2]
+
+FOLDER holds ETTh1.csv, ETTm1.csv.gz, weather.csv.gz, exchange_rate.csv, Hourly-train.csv, vix-daily.csv, ... at any depth.
+ETT, Weather and Exchange: the standard splits, standardised by the training part, MSE and MAE over all windows of the test part
+(Zhou et al., AAAI 2021; Zeng et al., AAAI 2023). Every choice is made on the validation part.
+M4 hourly: sMAPE, MASE and OWA. VIX and S&P 500: walk-forward, against the last value.
+"""
+
+import argparse
+import json
+import statistics
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import competitions
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from openxlstm.data.series import read_table
+from openxlstm.errors import UserError
+from openxlstm.files import write_atomic
+from openxlstm.forecasting.calibration import calibrate, calibrated
+from openxlstm.forecasting.fit import FitConfig, fit_model
+from openxlstm.forecasting.linear import LinearConfig, LinearModel
+from openxlstm.forecasting.rows import Rows, walk
+from openxlstm.models.config import ForecastConfig
+from openxlstm.models.count import count_parameters
+from openxlstm.models.forecast import ForecastModel
+from openxlstm.models.match import match_parameters
+from openxlstm.training.record import environment, write_json
+
+LEVELS = (0.1, 0.9)
+UNTRAINED = ("naive", *competitions.BASELINES)
+COLUMNS = {"M4": ("smape", "mase", "owa")} | dict.fromkeys(competitions.PRICES, ("rmse", "mae", "mape", "rmse_next_day"))
+HORIZONS = {"M4": competitions.M4_HORIZON} | dict.fromkeys(competitions.PRICES, competitions.PRICE_HORIZON)
+
+
+@dataclass(frozen=True)
+class Set:
+    """A data set. borders: rows where the training, validation and test parts end. season: rows of one."""
+
+    file: str
+    season: int
+    borders: Callable[[int], tuple[int, int, int]]
+    model: dict[str, Any] = field(default_factory=dict)
+    fit: dict[str, Any] = field(default_factory=dict)
+
+
+def months(rows_a_day: int) -> Callable[[int], tuple[int, int, int]]:
+    """12, 4 and 4 months of 30 days."""
+    return lambda rows: tuple(days * rows_a_day for days in (360, 480, 600))  # type: ignore[return-value]
+
+
+def shares(rows: int) -> tuple[int, int, int]:
+    """70, 10 and 20 %."""
+    return int(rows * 0.7), rows - int(rows * 0.2), rows
+
+
+SETS = {
+    "ETTh1": Set("ETTh1.csv", 24, months(24)),
+    "ETTh2": Set("ETTh2.csv", 24, months(24), fit={"loss": "mae"}),
+    "ETTm1": Set("ETTm1.csv.gz", 96, months(96), model={"patch": 96}, fit={"validate_rows": 16}),
+    "Weather": Set("weather.csv.gz", 144, shares, model={"patch": 96}, fit={"validate_rows": 16}),
+    "Exchange": Set("exchange_rate.csv", 7, shares),
+}
+
+
+def base_model(horizon: int, changes: dict[str, Any]) -> ForecastConfig:
+    """One sLSTM block of width 64."""
+    settings: dict[str, Any] = dict(dim=64, blocks=("slstm",), horizon=horizon, context=512, patch=24, quantiles=LEVELS)
+    return ForecastConfig(**(settings | dict(centre="mean", dropout=0.3, input_dropout=0.3) | changes))
+
+
+def build(name: str, horizon: int, chosen: Set) -> tuple[Any, FitConfig]:
+    """A model by name and how it is trained; twins have as many parameters as the sLSTM."""
+    base = base_model(horizon, chosen.model)
+    fit = FitConfig(**(dict(steps=400, lr=2e-3, patience=4, validate_rows=4) | chosen.fit))
+    if name in ("linear", "nlinear"):
+        return LinearModel(LinearConfig(horizon=horizon, context=base.context, kind=name)), replace(fit, lr=5e-3)
+    memory = fit.length if name == "transformer" else 0
+    blocks = ("attention",) if name == "transformer" else (name,)
+    twin = replace(base, blocks=blocks, memory=memory)
+    if blocks != base.blocks:
+        twin = match_parameters(twin, count_parameters(base))
+    return ForecastModel(twin), fit
+
+
+def find(folder: Path, name: str) -> Path:
+    """The file of this name, at any depth."""
+    found = sorted(folder.rglob(name))
+    if not found:
+        raise UserError(f"{folder}: no file {name} in it")
+    return found[0]
+
+
+def load(folder: Path, chosen: Set) -> tuple[NDArray[np.float64], tuple[int, int, int]]:
+    """All columns but the first as numbers [T, C], standardised by the training part, and the borders."""
+    table = read_table(find(folder, chosen.file), "latin-1")
+    columns = list(table.columns)[1:]
+    values = np.stack([table.numbers(name, False) for name in columns], 1)
+    borders = chosen.borders(len(values))
+    values = values[: borders[2]]
+    known = values[: borders[0]]
+    deviation = known.std(0)
+    return (values - known.mean(0)) / np.where(deviation > 0, deviation, 1.0), borders
+
+
+def channels(values: NDArray[np.float64], stop: int) -> list[Rows]:
+    """Each column to row `stop` as a series of its own."""
+    return [Rows(torch.tensor(column[:stop, None], dtype=torch.float32)) for column in values.T]
+
+
+def cell(folder: Path, name: str, horizon: int, model_name: str, seed: int, say: Callable[[str], None]) -> dict[str, Any]:
+    """Train one model on one set, and measure it on all windows of the test part."""
+    chosen = SETS[name]
+    values, (train, validation, test) = load(folder, chosen)
+    series = channels(values, test)
+    if model_name == "naive":
+        return {"test": naive_error(series, test - validation, horizon), "num_parameters": 0}
+    torch.manual_seed(seed)
+    model, fit = build(model_name, horizon, chosen)
+    fit = replace(fit, seed=seed)
+    held = validation - train
+    fitted = fit_model(model, channels(values, validation), held, fit, say)
+    levels = model.config.quantiles
+    margins = None
+    if levels:
+        margins = calibrate(walk(model, channels(values, validation), held, every=fit.validate_rows), levels)
+    result = {
+        "num_parameters": sum(p.numel() for p in model.parameters()),
+        "validation": error(model, channels(values, validation), held, None),
+        "test": error(model, series, test - validation, margins),
+        "best_step": fitted.best_step,
+    }
+    return result | {"model": asdict(model.config), "fit": asdict(fit)}
+
+
+def error(model: Any, series: list[Rows], held: int, margins: torch.Tensor | None) -> dict[str, float]:
+    """MSE and MAE over all windows of the held rows; with margins, coverage of the outer quantiles, raw and calibrated."""
+    sums, count = dict.fromkeys(("mse", "mae", "raw_coverage", "coverage"), 0.0), 0
+    for part in walk(model, series, held):
+        off = part.forecast.point - part.truth
+        sums["mse"] += float(off.double().square().sum())
+        sums["mae"] += float(off.double().abs().sum())
+        count += off.numel()
+        if margins is not None:
+            for key, forecast in (("raw_coverage", part.forecast), ("coverage", calibrated(part.forecast, margins))):
+                q = forecast.quantiles
+                sums[key] += float(((part.truth >= q[..., 0]) & (part.truth <= q[..., -1])).sum())
+    shown = sums if margins is not None else {key: sums[key] for key in ("mse", "mae")}
+    return {key: value / count for key, value in shown.items()} | {"windows": count // (len(series) * model.config.horizon)}
+
+
+def naive_error(series: list[Rows], held: int, horizon: int) -> dict[str, float]:
+    """The same of the last value."""
+    off = []
+    for one in series:
+        x = one.values[-held - 1 :, 0].double()
+        off.append(x[1:].unfold(0, horizon, 1) - x[:-horizon, None])
+    errors = torch.stack(off)
+    return {"mse": float(errors.square().mean()), "mae": float(errors.abs().mean()), "windows": errors.shape[1]}
+
+
+def kept(path: Path, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What was measured before, or what is measured now and kept."""
+    if not path.exists():
+        write_json(path, measure() | {"environment": environment()})
+    return dict(json.loads(path.read_text()))
+
+
+def measure(folder: Path, name: str, horizon: int, model: str, seed: int, say: Callable[[str], None]) -> dict[str, Any]:
+    """One cell, whatever the set."""
+    if name == "M4":
+        return competitions.m4(folder, model, seed, say)
+    if name in competitions.PRICES:
+        return competitions.prices(folder, name, model, seed, say)
+    return cell(folder, name, horizon, model, seed, say)
+
+
+def table(results: dict[tuple[str, int, str], list[dict[str, Any]]]) -> str:
+    """Markdown: mean over the seeds, and the deviation between them."""
+    lines: list[str] = []
+    before: tuple[str, ...] = ()
+    for (name, horizon, model), cells in results.items():
+        scores = COLUMNS.get(name, ("mse", "mae"))
+        if scores != before:
+            head = ["set", "horizon", "model", "parameters", "seeds", *scores, "80 % interval covers"]
+            lines += [""] * bool(lines) + ["| " + " | ".join(head) + " |", "|---|---:|---|" + "---:|" * (len(head) - 3)]
+            before = scores
+        values = [name, str(horizon), model, f"{cells[0]['num_parameters']:,}", str(len(cells))]
+        for score in scores:
+            found = [one["test"][score] for one in cells]
+            values.append(f"{statistics.mean(found):.4f}" + (f" ± {statistics.stdev(found):.4f}" if len(found) > 1 else ""))
+        covers = [one["test"]["coverage"] for one in cells if "coverage" in one["test"]]
+        values.append(f"{statistics.mean(covers):.1%}" if covers else "")
+        lines.append("| " + " | ".join(values) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder with the files, at any depth")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the results; what is there is not measured again")
+    parser.add_argument("--sets", default="ETTh1,ETTh2", help=f"some of {','.join([*SETS, *HORIZONS])}")
+    parser.add_argument("--horizons", default="96")
+    parser.add_argument(
+        "--models",
+        default="slstm,lstm,nlinear,naive",
+        help="slstm, mlstm, lstm, transformer, nlinear, linear, naive; for M4 also naive2, seasonal_naive, drift",
+    )
+    parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--threads", type=int, default=1)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    results: dict[tuple[str, int, str], list[dict[str, Any]]] = {}
+    for name in args.sets.split(","):
+        for horizon in [HORIZONS[name]] if name in HORIZONS else map(int, args.horizons.split(",")):
+            for model in args.models.split(","):
+                for seed in [0] if model in UNTRAINED else map(int, args.seeds.split(",")):
+                    path = args.out / f"{name}-{horizon}-{model}-{seed}.json"
+                    say = lambda line, what=path.stem: print(f"{what}: {line}", flush=True)  # noqa: E731
+                    found = kept(path, lambda n=name, h=horizon, m=model, s=seed, say=say: measure(args.data, n, h, m, s, say))
+                    results.setdefault((name, horizon, model), []).append(found)
+                write_atomic(args.out / "table.md", table(results))
+    print(table(results))
+
+
+if __name__ == "__main__":
+    main()

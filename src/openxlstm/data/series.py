@@ -1,0 +1,370 @@
+"""Series of numbers over time: long frames and wide CSV files in, checked arrays out.
+
+Nothing is dropped, filled or sorted in silence: what is wrong with a file ends in one line that names file, line and reason.
+pandas, which reads the many ways to write a time, comes with the extra `series`.
+"""
+
+import csv
+import gzip
+import math
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from openxlstm.errors import UserError, missing_extra
+
+ID, TIME, TARGET = "unique_id", "ds", "y"
+"""Columns of a long frame, under the names that forecasting libraries agree on."""
+STEPS = ("equal", "rows")
+DAY = np.timedelta64(1, "D")
+
+
+@dataclass(frozen=True)
+class Step:
+    """From one row of a series to the next.
+
+    size: a duration, a whole number (integer times), or a number of months. weekdays: rows fall on Monday to Friday alone, so
+    that the day after a Friday is a Monday. Holidays are not known to it.
+    """
+
+    size: Any
+    months: bool = False
+    weekdays: bool = False
+
+    @property
+    def season(self) -> int:
+        """Rows of the season that such series usually have: a day, a week of days, a year of months; 1 for none."""
+        if self.months:
+            return 12 // int(self.size) if 12 % int(self.size) == 0 else 1
+        if self.weekdays:
+            return 5
+        if not isinstance(self.size, np.timedelta64):
+            return 1
+        if self.size == DAY:
+            return 7
+        return int(DAY // self.size) if self.size < DAY and DAY % self.size == np.timedelta64(0) else 1
+
+    def after(self, last: Any, count: int) -> NDArray[Any]:
+        """The next `count` times."""
+        return self.times(last, np.arange(1, count + 1))
+
+    def before(self, last: Any, count: int) -> NDArray[Any]:
+        """The `count` times up to `last`; a guess where the time between rows differs."""
+        return self.times(last, np.arange(1 - count, 1))
+
+    def times(self, start: Any, steps: NDArray[np.int64]) -> NDArray[Any]:
+        """The times that are so many steps from `start`."""
+        if self.months:
+            month = start.astype("datetime64[M]")
+            last_day = start >= (month + 1).astype("datetime64[ns]") - DAY
+            months = month + steps * int(self.size)
+            # the last day of a month is followed by the last of the next; 30 January by 28 February
+            day = np.where(last_day, 31 * DAY, start - month)
+            return np.minimum(months + day, (months + 1) - DAY + (start - start.astype("datetime64[D]"))).astype(
+                "datetime64[ns]"
+            )
+        if self.weekdays:
+            day = start.astype("datetime64[D]")
+            return np.busday_offset(day, steps, roll="backward").astype("datetime64[ns]") + (start - day)
+        return start + steps * self.size
+
+    def __str__(self) -> str:
+        if self.months:
+            return f"{self.size} months" if self.size != 1 else "1 month"
+        if not isinstance(self.size, np.timedelta64):
+            return str(self.size)
+        seconds = self.size / np.timedelta64(1, "s")
+        for name, length in (("day", 86400), ("hour", 3600), ("minute", 60)):
+            if seconds >= length:
+                return f"{seconds / length:g} {name}" + ("s" if seconds != length else "")
+        return f"{seconds:g} s"
+
+
+@dataclass(frozen=True)
+class Series:
+    """One series, oldest row first."""
+
+    name: str
+    times: NDArray[Any]  # [T] datetime64[ns] or int64
+    values: NDArray[np.float64]  # [T]; NaN where missing values are allowed and one is missing
+    covariates: NDArray[np.float64]  # [T, K]
+    static: NDArray[np.float64]  # [S]
+
+    def __len__(self) -> int:
+        return len(self.times)
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Series with one step and the same covariates."""
+
+    series: tuple[Series, ...]
+    step: Step
+    covariates: tuple[str, ...] = ()
+    static: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The ids of the series."""
+        return tuple(one.name for one in self.series)
+
+
+@dataclass(frozen=True)
+class Table:
+    """Columns of text or numbers, and where their rows stand."""
+
+    source: str
+    columns: dict[str, Any]  # name -> cells
+    row: str
+    first: int
+
+    def place(self, index: int) -> str:
+        """File and line of a row."""
+        return f"{self.source}, {self.row} {index + self.first}"
+
+    def column(self, name: str) -> Sequence[Any]:
+        """A column. Raises UserError where there is none of that name."""
+        if name not in self.columns:
+            raise UserError(f"{self.source}: no column {name!r}; have {', '.join(map(str, self.columns))}")
+        return self.columns[name]
+
+    def numbers(self, name: str, missing: bool) -> NDArray[np.float64]:
+        """A column as numbers; an empty cell is NaN. Raises UserError for text, infinity, and NaN unless `missing`."""
+        cells = self.column(name)
+        try:
+            found = np.asarray(["nan" if cell == "" else cell for cell in cells], dtype=np.float64)
+        except (TypeError, ValueError):
+            found = np.asarray([self._number(name, index, cell) for index, cell in enumerate(cells)])
+        if (bad := np.flatnonzero(np.isinf(found))).size:
+            raise UserError(f"{self.place(bad[0])}: {name!r} is infinite")
+        if not missing and (bad := np.flatnonzero(np.isnan(found))).size:
+            raise UserError(
+                f"{self.place(bad[0])}: {name!r} has no value ({bad.size} such rows); fill them, or allow missing values"
+            )
+        return found
+
+    def _number(self, name: str, index: int, cell: Any) -> float:
+        try:
+            return math.nan if cell is None or cell == "" else float(cell)
+        except (TypeError, ValueError):
+            raise UserError(f"{self.place(index)}: {name!r} is {cell!r}, which is not a number") from None
+
+    def times(self, name: str) -> NDArray[Any]:
+        """A column of times: datetime64[ns], or int64 where all are whole numbers. Raises UserError for anything else."""
+        cells = self.column(name)
+        array = np.asarray(cells)
+        if array.dtype.kind in "iu":
+            return array.astype(np.int64)
+        if array.dtype.kind == "M":
+            times = array.astype("datetime64[ns]")
+        else:
+            try:
+                return np.asarray([int(cell) for cell in cells], dtype=np.int64)
+            except (TypeError, ValueError):
+                pandas = import_pandas()
+                with warnings.catch_warnings():
+                    warnings.simplefilter("error", UserWarning)  # said where the first cell has no format known for times
+                    try:
+                        found = pandas.to_datetime(pandas.Series(list(cells)), errors="coerce")
+                    except UserWarning:
+                        raise UserError(f"{self.place(0)}: {name!r} is {cells[0]!r}, which is not a time") from None
+                times = found.dt.tz_localize(None).to_numpy(dtype="datetime64[ns]")
+        if (bad := np.flatnonzero(np.isnat(times))).size:
+            raise UserError(f"{self.place(bad[0])}: {name!r} is {cells[bad[0]]!r}, which is not a time like those before")
+        return times
+
+
+def import_pandas() -> Any:
+    """pandas, or a UserError that names the extra."""
+    try:
+        import pandas
+    except ImportError:
+        raise missing_extra("pandas", "series", "reading series") from None
+    return pandas
+
+
+def read_series(
+    path: str | Path,
+    *,
+    time: str | None = None,
+    targets: Sequence[str] = (),
+    covariates: Sequence[str] = (),
+    static: Sequence[str] = (),
+    steps: str = "equal",
+    missing: bool = False,
+    encoding: str = "utf-8",
+) -> Panel:
+    """The series of a CSV file (or .csv.gz) with a header.
+
+    A file with the columns unique_id, ds and y is long: one row a series and time. Any other is wide: a column of times, by
+    default the first, and one column a series (the layout of the ETT files).
+    time: the column of times. targets: columns that are series; () takes all others of a wide file, "y" of a long one.
+    covariates: columns of numbers that are known in advance. static: columns that are constant within a series (long files).
+    steps: "equal" refuses gaps; "rows" takes rows as they follow each other, whatever time lies between them (trading days).
+    missing: allow empty cells in the targets; they become NaN.
+    encoding: of the text.
+    Raises UserError, which names file and line, for: missing or doubled columns, lines with too many or few cells, text in a
+    column of numbers, times that are no times, unsorted or doubled times, gaps, and mixed steps.
+    """
+    table = read_table(Path(path), encoding)
+    long = ID in table.columns
+    if long:
+        time, targets = time or TIME, targets or (TARGET,)
+        if len(targets) > 1:
+            raise UserError(f"{table.source}: a long file has one target, got {', '.join(targets)}")
+        return from_table(table, table.column(ID), time, targets[0], covariates, static, steps, missing)
+    if static:
+        raise UserError(f"{table.source}: static columns need a long file ({ID}, {TIME}, {TARGET})")
+    time = time or next(iter(table.columns))
+    targets = targets or [name for name in table.columns if name not in (time, *covariates)]
+    if not targets:
+        raise UserError(f"{table.source}: no column is left to forecast besides {time!r}")
+    table = replace(table, columns=table.columns | {time: table.times(time)})  # read once, not once a series
+    series = [from_table(table, None, time, name, covariates, (), steps, missing) for name in targets]
+    return Panel(tuple(panel.series[0] for panel in series), series[0].step, tuple(covariates))
+
+
+def read_table(path: Path, encoding: str = "utf-8") -> Table:
+    """The columns of a CSV file as text."""
+    opened: Any = gzip.open if path.suffix == ".gz" else open
+    try:
+        with opened(path, "rt", encoding=encoding, newline="") as file:
+            rows = list(csv.reader(file))
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{path}: the text is not {encoding} ({error.reason}); give its encoding, for example latin-1"
+        ) from None
+    except (LookupError, gzip.BadGzipFile, EOFError, csv.Error) as error:
+        raise UserError(f"{path}: {error}") from None
+    if not rows or not rows[0]:
+        raise UserError(f"{path}: the first line must name the columns; it is empty")
+    header = [name.strip() for name in rows[0]]
+    if doubled := [name for name in header if header.count(name) > 1]:
+        raise UserError(f"{path}, line 1: two columns are named {doubled[0]!r}")
+    while len(rows) > 1 and not rows[-1]:
+        rows.pop()  # empty lines at the end
+    for line, cells in enumerate(rows[1:], 2):
+        if len(cells) != len(header):
+            raise UserError(f"{path}, line {line}: {len(cells)} cells, but the header names {len(header)} columns")
+    if len(rows) < 2:
+        raise UserError(f"{path}: no rows after the header")
+    return Table(str(path), dict(zip(header, zip(*rows[1:]))), "line", 2)
+
+
+def from_frame(
+    frame: Any,
+    *,
+    covariates: Sequence[str] = (),
+    static: Sequence[str] = (),
+    steps: str = "equal",
+    missing: bool = False,
+    target: str | None = TARGET,
+) -> Panel:
+    """The series of a long pandas frame: unique_id, ds, y, covariates, static columns. target None: covariates alone.
+
+    Rows of different series may be mixed; those of a series must be in order. Raises UserError as `read_series`, with rows
+    counted from 0.
+    """
+    if not hasattr(frame, "columns") or not hasattr(frame, "to_dict"):
+        raise UserError(f"expected a pandas DataFrame with {ID}, {TIME}, {TARGET}, got {type(frame).__name__}")
+    table = Table("the frame", {str(name): frame[name].to_numpy() for name in frame.columns}, "row", 0)
+    return from_table(table, table.column(ID), TIME, target, covariates, static, steps, missing)
+
+
+def from_table(
+    table: Table,
+    ids: Sequence[Any] | None,
+    time: str,
+    target: str | None,
+    covariates: Sequence[str],
+    static: Sequence[str],
+    steps: str,
+    missing: bool,
+) -> Panel:
+    """Check columns and cut them into series. ids None: all rows are one series, named as its target."""
+    if steps not in STEPS:
+        raise UserError(f"steps must be one of {', '.join(STEPS)}, got {steps!r}")
+    times = table.times(time)
+    values = table.numbers(target, missing) if target is not None else np.full(len(times), np.nan)
+    known = np.stack([table.numbers(name, False) for name in covariates], 1) if covariates else np.zeros((len(times), 0))
+    fixed = np.stack([table.numbers(name, False) for name in static], 1) if static else np.zeros((len(times), 0))
+    if not len(times):
+        raise UserError(f"{table.source}: no rows")
+    names = np.asarray([target] * len(times) if ids is None else [str(name) for name in ids])
+    series, found = [], None
+    for name in dict.fromkeys(names.tolist()):
+        where = np.flatnonzero(names == name) if ids is not None else np.arange(len(times))
+        step = find_step(table, times[where], where, steps)
+        if step is not None and found is not None and step != found:
+            raise UserError(
+                f"{table.place(where[0])}: mixed frequencies: {name!r} has a row every {step}, others every {found}"
+            )
+        found = found or step
+        if (bad := np.flatnonzero((fixed[where] != fixed[where[0]]).any(1))).size:
+            raise UserError(f"{table.place(where[bad[0]])}: the static columns of {name!r} change")
+        series.append(Series(name, times[where], values[where], known[where], fixed[where[0]]))
+    step = found or Step(DAY if times.dtype.kind == "M" else 1)  # all series are of one row
+    return Panel(tuple(series), step, tuple(covariates), tuple(static))
+
+
+def find_step(table: Table, times: NDArray[Any], where: NDArray[np.int64], steps: str) -> Step | None:
+    """The step of one series, None if it has a single row. where: the rows of the table that it stands in."""
+    gaps = np.diff(times)
+    zero = gaps.dtype.type(0, "ns") if gaps.dtype.kind == "m" else 0
+    if (bad := np.flatnonzero(gaps == zero)).size:
+        raise UserError(f"{table.place(where[bad[0] + 1])}: the time {spell(times[bad[0] + 1])} is there twice")
+    if (bad := np.flatnonzero(gaps < zero)).size:
+        before, after = spell(times[bad[0]]), spell(times[bad[0] + 1])
+        raise UserError(f"{table.place(where[bad[0] + 1])}: not sorted: {after} comes after {before}")
+    if not gaps.size:
+        return None
+    sizes, counts = np.unique(gaps, return_counts=True)
+    size = sizes[counts.argmax()]
+    if times.dtype.kind == "M" and (months := whole_months(times)) is not None:
+        return Step(months, months=True)
+    if steps == "rows":
+        weekdays = times.dtype.kind == "M" and size == DAY and bool(np.is_busday(times.astype("datetime64[D]")).all())
+        return Step(size, weekdays=weekdays)
+    if (bad := np.flatnonzero(gaps != size)).size:
+        here, gap = table.place(where[bad[0] + 1]), gaps[bad[0]]
+        hint = "fill them, or take rows as they follow each other (steps 'rows')"
+        if gap % size == zero:
+            between = f"{spell(times[bad[0]])} and {spell(times[bad[0] + 1])}"
+            raise UserError(f"{here}: {int(gap // size) - 1} rows are missing between {between}; {hint}")
+        raise UserError(f"{here}: mixed frequencies: {Step(gap)} after the row before, elsewhere {Step(size)}; {hint}")
+    return Step(size)
+
+
+def whole_months(times: NDArray[Any]) -> int | None:
+    """The number of months between rows, where it is always the same and the day is too, or always the month's last."""
+    month = times.astype("datetime64[M]")
+    apart = np.unique(np.diff(month.astype(np.int64)))
+    days, last = times - month, times >= (month + 1).astype("datetime64[ns]") - DAY
+    regular = apart.size == 1 and apart[0] > 0 and (np.unique(days).size == 1 or bool(last.all()))
+    return int(apart[0]) if regular else None
+
+
+def spell(time: Any) -> str:
+    """A time as people write it."""
+    if not isinstance(time, np.datetime64):
+        return str(time)
+    text = str(time.astype("datetime64[s]")).replace("T", " ")
+    return text.removesuffix(" 00:00:00")
+
+
+def future_panel(
+    path: str | Path, names: Sequence[str], covariates: Sequence[str], time: str | None = None, encoding: str = "utf-8"
+) -> Panel:
+    """Times and covariates of rows to come, from a CSV file. In a wide one they are those of all series, named here."""
+    table = read_table(Path(path), encoding)
+    if ID in table.columns:
+        return from_table(table, table.column(ID), time or TIME, None, covariates, (), "rows", True)
+    one = from_table(table, None, time or next(iter(table.columns)), None, covariates, (), "rows", True)
+    rows = one.series[0]
+    series = tuple(Series(name, rows.times, rows.values, rows.covariates, rows.static) for name in names)
+    return Panel(series, one.step, tuple(covariates))

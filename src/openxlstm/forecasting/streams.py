@@ -1,0 +1,134 @@
+"""Series that are being read: what a Forecaster keeps of each between calls, whatever its length."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from openxlstm.data.series import Panel, Series, Step, spell
+from openxlstm.errors import UserError
+from openxlstm.forecasting.rows import Rows, rows_at_a_time
+from openxlstm.models.forecast import ForecastState, Reading
+from openxlstm.ops.state import leaves, map_state
+
+
+class Unit(NamedTuple):
+    """Numbers are kept as (x - offset) / scale."""
+
+    offset: NDArray[np.float64]
+    scale: NDArray[np.float64]
+
+    def into(self, x: NDArray[np.float64]) -> Tensor:
+        """Numbers in this unit, float32."""
+        return torch.tensor((x - self.offset) / self.scale, dtype=torch.float32)
+
+    def back(self, x: Tensor) -> NDArray[np.float64]:
+        """Numbers as they were. x: the last dimension is that of the unit."""
+        return x.double().cpu().numpy() * self.scale + self.offset
+
+
+def unit_of(x: NDArray[np.float64]) -> Unit:
+    """Mean and deviation of the columns of [T, C]; what does not vary, or has no value, has scale 1."""
+    known = ~np.isnan(x)
+    count = np.maximum(known.sum(0), 1)
+    offset = np.where(known, x, 0.0).sum(0) / count
+    scale = np.sqrt((np.where(known, x - offset, 0.0) ** 2).sum(0) / count)
+    return Unit(offset, np.where(scale > 1e-12 * np.maximum(np.abs(offset), 1.0), scale, 1.0))
+
+
+@dataclass(frozen=True)
+class Stream:
+    """A series, or all of a multivariate forecaster, after its last row."""
+
+    names: tuple[str, ...]
+    unit: Unit
+    last: Any  # time of the last row
+    state: ForecastState  # of a batch of one
+    reading: Reading  # of the last row
+
+
+class Bundle(NamedTuple):
+    """New rows of a stream."""
+
+    names: tuple[str, ...]
+    times: NDArray[Any]
+    values: NDArray[np.float64]  # [T, C]
+    covariates: NDArray[np.float64]  # [T, K]
+    static: NDArray[np.float64]  # [S]
+
+
+def bundles(panel: Panel, multivariate: bool) -> list[Bundle]:
+    """One bundle a series, or one of all. Raises UserError where series that belong together have other times."""
+    if not multivariate:
+        return [Bundle((s.name,), s.times, s.values[:, None], s.covariates, s.static) for s in panel.series]
+    first = panel.series[0]
+    for one in panel.series[1:]:
+        if len(one) != len(first) or (one.times != first.times).any():
+            raise UserError(
+                f"series {one.name!r} has other times than {first.name!r}; a multivariate model reads them together"
+            )
+        if (one.covariates != first.covariates).any():
+            raise UserError(f"series {one.name!r} has other covariates than {first.name!r}; a multivariate model reads one row")
+    values = np.stack([one.values for one in panel.series], 1)
+    return [Bundle(panel.names, first.times, values, first.covariates, first.static)]
+
+
+def check_follows(bundle: Bundle, stream: Stream, step: Step, steps: str) -> None:
+    """Raise UserError unless the rows come next after a stream."""
+    name, first = bundle.names[0], bundle.times[0]
+    if first <= stream.last:
+        raise UserError(f"{name!r} was read to {spell(stream.last)}; a row of {spell(first)} comes too late")
+    expected = step.after(stream.last, len(bundle.times))
+    if steps == "equal" and (bundle.times != expected).any():
+        wrong = int((bundle.times != expected).argmax())
+        raise UserError(f"{name!r}: expected a row of {spell(expected[wrong])}, got {spell(bundle.times[wrong])}")
+
+
+def read(
+    model: Any, rows: Sequence[Rows], states: Sequence[ForecastState | None], device: Any
+) -> list[tuple[ForecastState, Reading]]:
+    """The states and last readings after new rows, as many for each stream. rows: at least one each."""
+    values = torch.stack([one.values for one in rows]).to(device)
+    known = (
+        None if rows[0].covariates is None else torch.stack([r.covariates for r in rows if r.covariates is not None]).to(device)
+    )
+    static = None if rows[0].static is None else torch.stack([r.static for r in rows if r.static is not None]).to(device)
+    before = [state for state in states if state is not None]
+    state = together(before) if before else None
+    reading = None
+    with torch.no_grad():
+        for a in range(0, values.shape[1], chunk := rows_at_a_time(model.config, len(rows))):
+            part = slice(a, a + chunk)
+            present = None if known is None else known[:, part]
+            reading, state = model.read(values[:, part], state, covariates=present, static=static)
+    last = reading.at(slice(-1, None))  # type: ignore[union-attr]
+    own = lambda tree, i: map_state(lambda leaf: leaf[i : i + 1].clone(), tree)  # noqa: E731
+    return [(own(state, i), own(last, i)) for i in range(len(rows))]
+
+
+def together(trees: Sequence[Any]) -> Any:
+    """Batches of one as one batch."""
+    joined = iter([torch.cat(column) for column in zip(*map(leaves, trees), strict=True)])
+    return map_state(lambda leaf: next(joined), trees[0])
+
+
+def by_length(found: Sequence[Bundle], streams: Mapping[tuple[str, ...], Stream]) -> dict[tuple[int, bool], list[Bundle]]:
+    """Bundles that are read side by side: as many rows, and all known or all new."""
+    groups: dict[tuple[int, bool], list[Bundle]] = {}
+    for bundle in found:
+        groups.setdefault((len(bundle.times), bundle.names in streams), []).append(bundle)
+    return groups
+
+
+def tail(series: Series, first: int) -> Series:
+    """The series from row `first` on."""
+    return Series(series.name, series.times[first:], series.values[first:], series.covariates[first:], series.static)
+
+
+def head(series: Series, stop: int) -> Series:
+    """The series before row `stop`."""
+    return Series(series.name, series.times[:stop], series.values[:stop], series.covariates[:stop], series.static)

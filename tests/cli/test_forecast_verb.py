@@ -1,0 +1,83 @@
+"""`openxlstm forecast`: files, table, and each mistake in one line."""
+
+import json
+
+import numpy as np
+import pytest
+
+from openxlstm.cli import main as cli
+
+QUICK = ["--horizon", "4", "--context", "12", "--train-steps", "10", "--dim", "16", "--threads", "1"]
+
+
+@pytest.fixture
+def file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    lines = [f"2024-01-{1 + i // 24:02} {i % 24:02}:00,{10 + i % 6 + rng.normal():.3f},{i % 7}" for i in range(130)]
+    (tmp_path / "all.csv").write_text("\n".join(["date,load,day", *lines]) + "\n")
+    (tmp_path / "data.csv").write_text("\n".join(["date,load,day", *lines[:120]]) + "\n")
+    (tmp_path / "next.csv").write_text("\n".join(["date,load,day", *lines[120:126]]) + "\n")
+    (tmp_path / "after.csv").write_text("\n".join(["date,load,day", *lines[126:130]]) + "\n")
+    return tmp_path
+
+
+def test_forecast_table_and_files(file, capsys):
+    assert cli.main(["forecast", "data.csv", *QUICK, "--target", "load", "--check", "2"]) == 0
+    shown = capsys.readouterr()
+    assert "seasonal_naive" in shown.err
+    lines = (file / "forecast.csv").read_text().splitlines()
+    assert lines[0] == "unique_id,ds,xlstm,xlstm-lo-80,xlstm-hi-80"
+    assert len(lines) == 5
+    assert lines[1].startswith("load,2024-01-06 00:00:00,")
+    assert len(shown.out.splitlines()) == 5
+    assert (file / "forecast.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_going_on_from_a_saved_forecaster(file, capsys):
+    first = ["forecast", "data.csv", *QUICK, "--target", "load", "--covariates", "day", "--no-figure", "--save", "shop"]
+    assert cli.main([*first, "--future", "next.csv"]) == 0
+    assert cli.main(["forecast", "next.csv", "--load", "shop", "--future", "after.csv", "--no-figure", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out.partition("[")[2].join(["[", ""]))
+    assert [row["unique_id"] for row in found] == ["load"] * 4
+    assert found[0]["ds"].startswith("2024-01-06T06:00:00")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["none.csv", "--horizon", "4"], "none.csv: no such file"),
+        (["data.csv"], "--horizon 24"),
+        (["data.csv", "--horizon", "4", "--target", "lode"], "no column 'lode'; have date, load, day"),
+        (["data.csv", "--horizon", "90"], "series 'load' has 120 rows; a horizon of 90"),
+        (["data.csv", "--horizon", "0"], "at least 1"),
+        (["data.csv", "--horizon", "4", "--time", "load"], "which is not a time"),
+        (["data.csv", "--horizon", "4", "--model", "gru"], "unknown block 'gru'"),
+        (["data.csv", "--load", "nowhere"], "no forecaster.json here"),
+        (["bad.csv", "--horizon", "4"], "bad.csv, line 3: 'load' is 'x', which is not a number"),
+    ],
+    ids=lambda x: " ".join(x) if isinstance(x, list) else "",
+)
+def test_mistakes_are_one_line_and_exit_code_2(file, capsys, options, message):
+    (file / "bad.csv").write_text("date,load\n2024-01-01,1\n2024-01-02,x\n")
+    assert cli.main(["forecast", *options, "--no-figure"]) == 2
+    shown = capsys.readouterr()
+    last = shown.err.splitlines()[-1]
+    assert last.startswith("openxlstm: error: ")
+    assert message in last
+    assert "Traceback" not in shown.err
+
+
+def test_without_pandas_the_extra_is_named(file, capsys, monkeypatch):
+    import builtins
+
+    plain = builtins.__import__
+
+    def without(name, *args, **more):
+        if name == "pandas":
+            raise ModuleNotFoundError("No module named 'pandas'", name="pandas")
+        return plain(name, *args, **more)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    assert cli.main(["forecast", "data.csv", *QUICK]) == 2
+    assert "pip install 'openxlstm[series]'" in capsys.readouterr().err

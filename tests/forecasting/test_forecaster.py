@@ -1,0 +1,225 @@
+"""fit, predict, update: the contract is that reading on is reading anew."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from openxlstm.errors import UserError
+from openxlstm.forecasting import Forecaster, ForecasterSettings
+from openxlstm.ops.state import leaves
+
+from .conftest import make, make_frame, rows, stir
+
+NUMBERS = ["xlstm", "xlstm-lo-80", "xlstm-hi-80"]
+
+
+def anew(forecaster: Forecaster, frame: pd.DataFrame, **more: Any) -> pd.DataFrame:
+    return forecaster.predict(data=frame, **more)
+
+
+def assert_same(a: pd.DataFrame, b: pd.DataFrame, unit: float) -> None:
+    """Equal ids and times; numbers to 1e-5 of the series' deviation."""
+    assert a[["unique_id", "ds"]].equals(b[["unique_id", "ds"]])
+    assert np.abs(a[NUMBERS].to_numpy() - b[NUMBERS].to_numpy()).max() <= 1e-5 * unit
+
+
+@pytest.mark.parametrize("pattern", ["slstm", "xlstm[1:1]", "lstm", "transformer", "nlinear", "linear"])
+def test_reading_on_is_reading_anew(pattern: str, frame: pd.DataFrame) -> None:
+    forecaster = make(pattern=pattern, num_blocks=2).fit(rows(frame, 0, 100))
+    stir(forecaster, rows(frame, 0, 100))
+    forecaster.update(rows(frame, 100, 113))
+    for row in range(113, 130):
+        forecaster.update(rows(frame, row, row + 1))
+    assert_same(forecaster.predict(), anew(forecaster, rows(frame, 0, 130)), unit=4.0)
+    before = forecaster.predict()
+    shifted = rows(frame, 0, 130).assign(y=lambda f: f.y + 0.1 * (f.groupby("unique_id").cumcount() == 20))
+    if pattern not in ("nlinear", "linear", "transformer"):  # those forget
+        assert np.abs(anew(forecaster, shifted).xlstm - before.xlstm).max() > 0  # the stack remembers row 20
+    assert forecaster.predict().equals(before)  # forecasts of other histories change nothing
+
+
+def test_reading_on_with_covariates_static_and_missing_values(frame: pd.DataFrame) -> None:
+    frame = frame.assign(holiday=np.sin(np.arange(len(frame))), size=(frame.unique_id == "a") * 3.0)
+    frame.loc[[40, 111, 200], "y"] = np.nan
+    forecaster = make(covariates=("holiday",), static=("size",), missing=True).fit(rows(frame, 0, 100))
+    stir(forecaster, rows(frame, 0, 100))
+    forecaster.update(rows(frame, 100, 112)).update(rows(frame, 112, 120))
+    future = rows(frame, 120, 126)[["unique_id", "ds", "holiday"]]
+    here = forecaster.predict(future=future)
+    assert_same(here, anew(forecaster, rows(frame, 0, 120), future=future), unit=4.0)
+    other = forecaster.predict(future=future.assign(holiday=future.holiday + 1))
+    assert (other.xlstm != here.xlstm).all()
+    short = forecaster.predict(4, future=rows(frame, 120, 124)[["unique_id", "ds", "holiday"]])
+    assert np.allclose(short.xlstm, rows(here, 0, 4).xlstm, rtol=0, atol=1e-4)
+    for wrong, message in (
+        (None, "predict needs future="),
+        (future.iloc[:3], "future has 3 rows of 'a'; 6 are needed"),
+        (rows(frame, 121, 127), "expected a row of 2024-01-06, got 2024-01-06 01:00:00"),
+    ):
+        with pytest.raises(UserError, match=message):
+            forecaster.predict(future=wrong)
+
+
+def test_multivariate(frame: pd.DataFrame) -> None:
+    forecaster = make(multivariate=True).fit(rows(frame, 0, 100))
+    stir(forecaster, rows(frame, 0, 100))
+    forecaster.update(rows(frame, 100, 110)).update(rows(frame, 110, 111))
+    assert_same(forecaster.predict(), anew(forecaster, rows(frame, 0, 111)), unit=4.0)
+    assert forecaster.predict().unique_id.tolist() == ["a"] * 6 + ["b"] * 6
+    with pytest.raises(UserError, match="a row needs all of a, b, got a"):
+        forecaster.update(rows(frame, 111, 112).query("unique_id == 'a'"))
+    with pytest.raises(UserError, match="series 'b' has other times than 'a'"):
+        make(multivariate=True).fit(rows(frame, 0, 100).iloc[:-1])
+
+
+def test_future_rows_change_no_earlier_forecast(frame: pd.DataFrame) -> None:
+    """Trained and read with another future after the cutoff, every forecast up to it is the same, bit for bit."""
+    other = frame.assign(y=frame.y.where(frame.groupby("unique_id").cumcount() < 120, -1e6))
+    forecasts = [make().cross_validation(rows(f, 0, 126), windows=1) for f in (frame, other)]
+    assert forecasts[0].xlstm.equals(forecasts[1].xlstm)
+    assert not forecasts[0].y.equals(forecasts[1].y)
+
+
+def test_the_state_does_not_grow(frame: pd.DataFrame) -> None:
+    for pattern in ("xlstm[1:1]", "transformer"):
+        forecaster = make(pattern=pattern, num_blocks=2).fit(rows(frame, 0, 100))
+        size = lambda f=forecaster: [leaf.numel() for leaf in leaves([s.state for s in f.streams.values()])]  # noqa: E731
+        forecaster.update(rows(frame, 100, 116))
+        early = size()
+        forecaster.update(rows(frame, 116, 148))
+        assert size() == early
+
+
+def test_intervals_of_all_rows_and_times(frame: pd.DataFrame) -> None:
+    forecast = make(levels=(50, 90)).fit(frame).predict(4)
+    assert forecast.columns.tolist() == ["unique_id", "ds", "xlstm", "xlstm-lo-50", "xlstm-hi-50", "xlstm-lo-90", "xlstm-hi-90"]
+    assert forecast.unique_id.tolist() == ["a"] * 4 + ["b"] * 4
+    assert forecast.ds.iloc[0] == frame.ds.max() + pd.Timedelta("1h")
+    assert (forecast["xlstm-lo-90"] <= forecast["xlstm-lo-50"]).all()
+    assert (forecast["xlstm-lo-50"] <= forecast["xlstm-hi-50"]).all()
+    assert (forecast["xlstm-hi-50"] <= forecast["xlstm-hi-90"]).all()
+
+
+def test_it_learns_a_season() -> None:
+    frame = make_frame(rows=400)
+    found = make(context=24, fit=dict(steps=150, lr=5e-3)).cross_validation(frame, windows=30, every=2)
+    error = {name: (found[name] - found.y).abs().mean() for name in ("xlstm", "naive", "drift")}
+    assert error["xlstm"] < 0.5 < 0.2 * error["naive"]
+    inside = (found.y >= found["xlstm-lo-80"]) & (found.y <= found["xlstm-hi-80"])
+    assert 0.6 < inside.mean() < 0.95
+
+
+def test_cross_validation(frame: pd.DataFrame) -> None:
+    found = make(season=12).cross_validation(frame, windows=3, every=2)
+    assert found.columns.tolist() == ["unique_id", "ds", "cutoff", "y", *NUMBERS, "naive", "drift", "seasonal_naive"]
+    assert len(found) == 3 * 2 * 6
+    assert found.cutoff.nunique() == 3
+    assert (found.ds > found.cutoff).all()
+    last = found[found.cutoff == found.cutoff.max()].query("unique_id == 'b'")
+    truth = frame.query("unique_id == 'b'").y.to_numpy()
+    assert last.y.tolist() == truth[-6:].tolist()
+    assert last.naive.tolist() == [truth[-7]] * 6
+    assert last.seasonal_naive.tolist() == truth[-18:-12].tolist()
+    refitted = make(season=12).cross_validation(frame, windows=2, every=2, refit=True)
+    assert not refitted.tail(6).xlstm.equals(last.xlstm)
+
+
+def test_saved_and_loaded(frame: pd.DataFrame, tmp_path: Path) -> None:
+    forecaster = stir(make(pattern="xlstm[1:1]", num_blocks=2).fit(rows(frame, 0, 110)), rows(frame, 0, 110))
+    forecaster.save(tmp_path / "f")
+    again = Forecaster.load(tmp_path / "f")
+    assert again.settings == forecaster.settings
+    assert again.predict().equals(forecaster.predict())
+    assert again.update(rows(frame, 110, 120)).predict().equals(forecaster.update(rows(frame, 110, 120)).predict())
+    numbered = frame.assign(ds=frame.groupby("unique_id").cumcount())
+    make(pattern="nlinear").fit(numbered).save(tmp_path / "n")
+    assert Forecaster.load(tmp_path / "n").predict().ds.tolist() == [*range(150, 156)] * 2
+
+
+def test_damaged_folders(frame: pd.DataFrame, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no forecaster\.json here"):
+        Forecaster.load(tmp_path)
+    make().fit(frame).save(tmp_path)
+    about = json.loads((tmp_path / "forecaster.json").read_text())
+    for change, message in (({"format": 2}, "format 2, expected 1"), ({"streams": [{}]}, "damaged")):
+        (tmp_path / "forecaster.json").write_text(json.dumps(about | change))
+        with pytest.raises(UserError, match=message):
+            Forecaster.load(tmp_path)
+    (tmp_path / "forecaster.json").write_text(json.dumps(about))
+    (tmp_path / "streams.safetensors").write_bytes(b"short")
+    with pytest.raises(UserError, match=r"streams\.safetensors: cannot read it"):
+        Forecaster.load(tmp_path)
+
+
+def test_rows_that_do_not_follow(frame: pd.DataFrame) -> None:
+    forecaster = make().fit(rows(frame, 0, 100))
+    before = forecaster.predict()
+    for wrong, message in (
+        (rows(frame, 101, 102), "expected a row of 2024-01-05 04:00:00, got 2024-01-05 05:00:00"),
+        (rows(frame, 99, 100), "a row of 2024-01-05 03:00:00 comes too late"),
+        (rows(frame, 100, 110).assign(unique_id="new"), "not sorted"),
+        (rows(frame, 100, 110).query("unique_id == 'a'").assign(unique_id="new"), "'new' is new and begins with 10 rows"),
+        (rows(frame, 100, 102).assign(y=np.nan), "'y' has no value"),
+        (rows(frame, 100, 104).iloc[::2], "expected a row of 2024-01-05 05:00:00, got 2024-01-05 06:00:00"),
+    ):
+        with pytest.raises(UserError, match=message):
+            forecaster.update(wrong)
+        assert forecaster.predict().equals(before)
+
+
+def test_new_series_and_their_unit(frame: pd.DataFrame) -> None:
+    forecaster = stir(make().fit(rows(frame, 0, 100)), rows(frame, 0, 100))
+    new = make_frame(rows=60, names="c", seed=3).assign(y=lambda f: 1e4 * f.y)
+    forecaster.update(rows(new, 0, 30)).update(rows(new, 30, 60))
+    here = forecaster.predict()
+    assert here.unique_id.unique().tolist() == ["a", "b", "c"]
+    assert_same(here.query("unique_id == 'c'").reset_index(drop=True), anew(forecaster, new), unit=4e4)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"horizon": 0}, "horizon must be at least 1"),
+        ({"horizon": 4, "pattern": "gru"}, "unknown block 'gru'"),
+        ({"horizon": 4, "levels": (120,)}, "levels must be percentages"),
+        ({"horizon": 4, "steps": "days"}, "steps must be one of equal, rows"),
+        ({"horizon": 4, "pattern": "nlinear", "missing": True}, "reads neither covariates"),
+        ({"horizont": 4}, "needs a horizon"),
+        ({"horizon": 4, "width": 4}, "unexpected keyword argument 'width'; have horizon"),
+    ],
+    ids=str,
+)
+def test_wrong_settings(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        Forecaster(**settings)
+
+
+def test_wrong_calls(frame: pd.DataFrame) -> None:
+    with pytest.raises(UserError, match="not fitted"):
+        make().predict()
+    with pytest.raises(UserError, match="series 'a' has 20 rows; a horizon of 6 with 6 rows held out needs at least 22"):
+        make().fit(rows(frame, 0, 20))
+    forecaster = make().fit(frame)
+    with pytest.raises(UserError, match="h must be from 1 to the horizon of 6"):
+        forecaster.predict(7)
+    with pytest.raises(UserError, match="has no covariates"):
+        forecaster.predict(future=frame)
+    assert isinstance(forecaster.settings, ForecasterSettings)
+
+
+def test_the_same_seed_gives_the_same_forecaster(frame: pd.DataFrame) -> None:
+    first, torch_state = make().fit(frame).predict(), torch.random.get_rng_state()
+    assert make().fit(frame).predict().equals(first)
+    assert not make(fit=dict(seed=1)).fit(frame).predict().equals(first)
+    assert torch.equal(torch.random.get_rng_state(), torch_state)  # the caller's generator is left alone
+
+
+def test_figure(frame: pd.DataFrame, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    make().fit(frame).plot(tmp_path / "f.png")
+    assert (tmp_path / "f.png").read_bytes().startswith(b"\x89PNG")
