@@ -165,7 +165,7 @@ def mlstm_triton(
     gates, decay, segments, nq, states, n_states = kept
     frames = m0.new_empty(size.memories, size.chunks + 1)
     arguments, options = _gate_arguments(i_pre, f_pre, reset, mask, size, sigmoid_input)
-    launch(kernels.gate_frames, size.memories, frames, m, m0, *arguments, CHUNKS=size.span, **options, num_warps=4)
+    launch(kernels.gate_frames, size.memories, frames, m, m0, *arguments, CHUNKS=size.span, **options, num_warps=8)
     grid = size.memories * size.chunks
     launch(kernels.gate_weights, grid, gates, decay, segments, frames, *arguments, NORMALIZE=normalize, **options, num_warps=1)
     _states(k, v, C0, n0, gates, decay, states, n_states, C, n, size)
@@ -374,7 +374,7 @@ def mlstm_triton_backward(
     arguments, options = _gate_arguments(i_pre, f_pre, reset, mask, size, sigmoid_input)
     launch(
         kernels.gate_gradient, size.memories * size.spans, di_pre, df_pre, dots_q, dots_k, anchors, size.memories, *arguments,
-        SPAN=size.span, TILES_Q=dots_q.shape[0], TILES_K=dots_k.shape[0], TILES_STATE=anchors.shape[-1], **options, num_warps=4,
+        SPAN=size.span, TILES_Q=dots_q.shape[0], TILES_K=dots_k.shape[0], TILES_STATE=anchors.shape[-1], **options, num_warps=8,
     )  # fmt: skip
     return dq, dk, dv, di_pre, df_pre, dC0, dn0
 

@@ -42,13 +42,9 @@ def state_tiles(DY: int, DZ: int, L: int, memories: int, dtype: torch.dtype, cap
     if capability == INTERPRETER:
         return (Tile(power_of_two(min(DY, 32), 16), power_of_two(min(DZ, 32), 16), 4, 1),)
     if dtype == torch.float32:
-        return (Tile(32, 32, 8, 2), Tile(32, 64, 8, 2))
+        return (Tile(16, 32, 4, 2), Tile(32, 32, 8, 2))
     small = Tile(64, 64, 8, 3)
-    large = small
-    if L == 128:
-        large = Tile(128 if DY > 64 else 64, 64, 8, 3)
-    elif capability >= HOPPER and DZ > 64:
-        large = Tile(64, 128, 8, 3)
+    large = Tile(128, 64, 8, 3) if L == 128 and DY > 64 else small
     few = memories * ceil_div(DY, large.a) * ceil_div(DZ, large.b) < MULTIPROCESSORS
     return (small, large) if few else (large, small, Tile(large.a, large.b, 8, 2))
 
