@@ -10,7 +10,7 @@ from torch import Tensor
 
 from openxlstm.layers.attention import AttentionState
 from openxlstm.ops.numerics import EMPTY_M
-from openxlstm.ops.state import MLSTMState, SLSTMState
+from openxlstm.ops.state import MLSTMState, SLSTMState, leaves, map_state
 
 
 class Memory(Protocol):
@@ -173,3 +173,22 @@ class BlockMemory:
         for part, value in zip(self.parts, state, strict=True):
             if part is not None:
                 part.write(value, slots)
+
+
+class StateMemory:
+    """The memory of a block as the model's own state, one batch row a slot. state: the empty one, whose tensors are kept."""
+
+    def __init__(self, state: Any) -> None:
+        self.state = state
+        self._buffers = [(leaf, float(leaf.flatten()[0]) if leaf.numel() else 0.0) for leaf in leaves(state)]
+
+    @property
+    def buffers(self) -> list[tuple[Tensor, float]]:
+        return self._buffers
+
+    def read(self, slots: Tensor) -> Any:
+        return map_state(lambda leaf: leaf[slots], self.state)
+
+    def write(self, state: Any, slots: Tensor) -> None:
+        for buffer, leaf in zip(leaves(self.state), leaves(state), strict=True):
+            buffer[slots] = leaf.to(buffer)
