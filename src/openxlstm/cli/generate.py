@@ -56,8 +56,9 @@ def parser() -> VerbParser:
     draw.add_argument("--seed", type=number(int, least=0), default=0, metavar="N", help="another seed, another text")
     machine = add_machine_options(p)
     machine.add_argument(
-        "--decode", choices=("auto", "native", "torch"), default="auto",
-        help="how tokens are read: native is one compiled call a token, for CPUs; auto takes it where it can",
+        "--decode", choices=("auto", "native", "graph", "torch"), default="auto",
+        help="how tokens are read: native is one compiled call a token, for CPUs; graph is one CUDA graph a token, for GPUs; "
+        "auto takes what it can",
     )  # fmt: skip
     machine.add_argument(
         "--weights", choices=("fp32", "bf16", "int8"), default="fp32",

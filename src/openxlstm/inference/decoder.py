@@ -82,8 +82,8 @@ class Decoder:
 
     @property
     def stale(self) -> bool:
-        """Whether the model's weights have changed since the decoder was made: by an optimiser, `load_state_dict`, any operation
-        in place, or replaced data. (Writing through `.data` is the one way that leaves no trace.)"""
+        """Whether the model's weights have changed since the decoder was made: by an optimiser, `load_state_dict`, any
+        operation in place, or replaced data. (Writing through `.data` is the one way that leaves no trace.)"""
         return any(x.data_ptr() != address or _version(x) != version for x, version, address in self._watched)
 
     def _buffers(self) -> list[tuple[Tensor, float]]:

@@ -1,6 +1,7 @@
 """Generation: read the prompt in chunks, then token after token. Only the state and one row of logits are kept.
 
-The prompt is read by the model itself. Tokens after it are decoded natively where that is possible (`native.py`)."""
+The prompt is read by the model itself. Tokens after it are decoded natively on a CPU (`native.py`) and as a CUDA graph on a GPU
+(`graph.py`), where that is possible."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -10,15 +11,19 @@ import torch
 from torch import Tensor, nn
 
 from openxlstm.errors import UserError
-from openxlstm.inference.native import NativeDecoder, refuses, refuses_unasked
+from openxlstm.inference import graph, native
+from openxlstm.inference.decoder import Decoder
 from openxlstm.inference.packing import STORAGES
 from openxlstm.inference.sampling import Sampling, sample
 from openxlstm.ops.state import leaves
 
 Prompts = Tensor | Sequence[Sequence[int] | Tensor]
 
-DECODE = ("auto", "native", "torch")
-"""Ways to read a token: natively (an error where that cannot be), by the model itself, or the first of them that can."""
+DECODE = ("auto", "native", "graph", "torch")
+"""Ways to read a token: natively on a CPU or as a CUDA graph on a GPU (an error where that cannot be), by the model itself, or
+the first of them that can."""
+
+HOW = {"native": "natively", "graph": "as a CUDA graph"}
 
 
 class TokenStream(Iterator[list[int | None]]):
@@ -27,7 +32,7 @@ class TokenStream(Iterator[list[int | None]]):
     It ends after `max_new_tokens` steps or when every row has produced `eos_id` (which is yielded). Between steps it holds
     the model's state and the last logits, nothing that grows (an attention block's state, its KV cache, does grow).
 
-    decode: how tokens are read, "native" or "torch". why_torch: the reason where "auto" has chosen "torch".
+    decode: how tokens are read, "native", "graph" or "torch". why_torch: the reason where "auto" has chosen "torch".
     """
 
     def __init__(
@@ -52,7 +57,7 @@ class TokenStream(Iterator[list[int | None]]):
         self.model = model
         self.decode, self.why_torch = choose_decode(model, decode, weights)
         self._weights = weights
-        self._decoder: NativeDecoder | None = None  # once it exists, it holds the state
+        self._decoder: Decoder | None = None  # once it exists, it holds the state
         self.sampling, self.eos_id = sampling, eos_id
         ids, mask = pad_left(prompt_ids)
         check_ids(ids, model)
@@ -97,8 +102,8 @@ class TokenStream(Iterator[list[int | None]]):
         """Read what the model has not seen: the prompt, or the last tokens. An interrupted call can be repeated."""
         while self._unread is not None:
             ids, mask = self._unread
-            if self.decode == "native" and ids.shape[1] == 1:
-                self._logits = self._native_step(ids[:, 0], None if mask is None else mask[:, 0])
+            if self.decode != "torch" and ids.shape[1] == 1:
+                self._logits = self._step(ids[:, 0], None if mask is None else mask[:, 0])
                 self._unread = None
                 return
             now, later = ids[:, : self._chunk], ids[:, self._chunk :]
@@ -108,12 +113,12 @@ class TokenStream(Iterator[list[int | None]]):
             self._logits, self._state = last_logits(self.model, now, self._state, now_mask)
             self._unread = (later, later_mask) if later.shape[1] else None
 
-    def _native_step(self, ids: Tensor, mask: Tensor | None) -> Tensor:
+    def _step(self, ids: Tensor, mask: Tensor | None) -> Tensor:
         """Read one token a row, of the rows where `mask` is true. Returns logits [B, V]; other rows keep their last."""
         if self._decoder is not None and self._decoder.stale:  # somebody trained the model between two tokens
             self._state, self._decoder = self._decoder.state(), None
         if self._decoder is None:
-            self._decoder = NativeDecoder(self.model, batch=len(ids), weights=self._weights)
+            self._decoder = self._new_decoder(len(ids))
             self._decoder.load_state(self._state)
             self._state = None
         if mask is None:
@@ -123,6 +128,11 @@ class TokenStream(Iterator[list[int | None]]):
         logits = new.new_zeros(len(ids), new.shape[1]) if self._logits is None else self._logits.clone()
         logits[rows] = new
         return logits
+
+    def _new_decoder(self, batch: int) -> Decoder:
+        if self.decode == "graph":
+            return graph.GraphDecoder(self.model, batch=batch)
+        return native.NativeDecoder(self.model, batch=batch, weights=self._weights)
 
 
 def generate(
@@ -148,13 +158,14 @@ def generate(
     eos_id: the token that ends a row. state: where to start, e.g. an earlier stream's `.state`; None = empty.
     vocab_size: only ids below it are drawn (the rest of a padded embedding); None = all.
     prefill_chunk: the prompt is read in pieces of so many tokens, so its length does not cost memory.
-    decode: "native", one call of compiled code a token on a CPU; "torch", the model itself; "auto", natively for a float32
-        model on a CPU in evaluation mode whose modules all have a native step.
+    decode: "native", one call of compiled code a token on a CPU; "graph", one CUDA graph a token on a GPU; "torch", the model
+        itself; "auto", natively for a float32 model on a CPU and by a graph for a model on a GPU, in evaluation mode, if all its
+        modules have such a step.
     weights: "fp32", or for native decoding rounded copies, "bf16" or "int8", which are read two and almost four times as fast.
 
     The model is used in evaluation mode and left in the mode it had; a change of its weights between two tokens is seen. Raises
-    UserError for empty prompts, ids outside the model's vocabulary, values that make no sense, and what cannot be decoded
-    natively but has to.
+    UserError for empty prompts, ids outside the model's vocabulary, values that make no sense, and what cannot be decoded as it
+    has to be.
     """
     return TokenStream(
         model,
@@ -172,23 +183,30 @@ def generate(
 
 
 def choose_decode(model: nn.Module, decode: str, weights: str) -> tuple[str, str | None]:
-    """ "native" or "torch", and the reason where "auto" becomes "torch". Raises UserError for what cannot be."""
+    """ "native", "graph" or "torch", and the reason where "auto" becomes "torch". Raises UserError for what cannot be."""
     if decode not in DECODE:
         raise UserError(f"decode must be one of {', '.join(DECODE)}, got {decode!r}")
     if weights not in STORAGES:
         raise UserError(f"weights must be one of {', '.join(STORAGES)}, got {weights!r}")
     rounded = weights != "fp32"
+    if rounded and decode in ("torch", "graph"):
+        raise UserError(f"weights={weights!r} is for native decoding, and decode={decode!r} was asked for")
     if decode == "torch":
-        if rounded:
-            raise UserError(f"weights={weights!r} is for native decoding, and decode='torch' was asked for")
         return "torch", None
-    asked = decode == "native" or rounded
-    reason = refuses(model) if asked else refuses_unasked(model)
-    if reason is None:
-        return "native", None
-    if asked:
-        raise UserError(f"this model cannot be decoded natively: {reason}")
-    return "torch", reason
+    if decode == "auto" and not rounded:
+        found = graph if on_gpu(model) else native
+        reason = found.refuses_unasked(model)
+        return ("graph" if found is graph else "native", None) if reason is None else ("torch", reason)
+    decode = "native" if rounded else decode
+    reason = graph.refuses(model) if decode == "graph" else native.refuses(model)
+    if reason is not None:
+        raise UserError(f"this model cannot be decoded {HOW[decode]}: {reason}")
+    return decode, None
+
+
+def on_gpu(model: nn.Module) -> bool:
+    """Whether the first parameter of a model is on a CUDA device."""
+    return next((p.device.type == "cuda" for p in model.parameters()), False)
 
 
 def complete(

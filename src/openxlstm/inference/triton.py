@@ -2,7 +2,9 @@
 
 A row of the batch has its memory in slot `slots[row]`; rows with a negative slot only fill up the batch: nothing is read or
 written for them. Numbers are float32 between load and store whatever the tensors hold. Vectors of rows stand `*_row` numbers
-apart, so that parts of one product need no copy."""
+apart, so that parts of one product need no copy.
+
+Several threads of a program may load the same number, and one of them then stores its successor: a barrier stands between."""
 
 from typing import Any
 
@@ -10,6 +12,8 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+
+from openxlstm.ops import gpu
 
 ACTIVATIONS = {None: 0, "silu": 1, "sigmoid": 2, "gelu": 3}
 
@@ -28,8 +32,8 @@ def tanh(x):
 
 @triton.jit
 def logsigmoid(x):
-    """min(x, 0) - log1p(exp(-|x|)). The logarithm of the hardware is wrong by 2^-22 near 1, an error that every step would add to
-    the log of a gate that is almost open; the series of log1p(e) = 2 artanh(e / (2 + e)) is right to the last bits there."""
+    """min(x, 0) - log1p(exp(-|x|)). The logarithm of the hardware is wrong by 2^-22 near 1, an error that every step would add
+    to the log of a gate that is almost open; the series of log1p(e) = 2 artanh(e / (2 + e)) is right to the last bits there."""
     e = tl.exp(-tl.abs(x))
     s = e / (2 + e)  # <= 1/3
     t = s * s
@@ -108,9 +112,12 @@ def conv_kernel(
         for w in tl.static_range(WIDTH - 1):
             old = tl.load(place + w * D, inside, 0.0)
             total += old.to(tl.float32) * tl.load(taps + channel * WIDTH + w, inside, 0.0).to(tl.float32)
-            if w > 0:
-                tl.store(place + (w - 1) * D, old, inside)
+        for w in tl.static_range(WIDTH - 2):
+            old = tl.load(place + (w + 1) * D, inside, 0.0)
+            tl.debug_barrier()
+            tl.store(place + w * D, old, inside)
         if WIDTH > 1:
+            tl.debug_barrier()
             tl.store(place + (WIDTH - 2) * D, now, inside)
         convolved = activate(total, 1).to(now.dtype)
         tl.store(a + row * D + channel, convolved, inside)
@@ -189,6 +196,7 @@ def mlstm_head_kernel(
     queries = tl.load(q + row * q_row + head * K + key, key < K, 0.0).to(tl.float32)
     place = n + (slot * H + head) * K + key
     normaliser = f * tl.load(place, key < K, 0.0) + i * keys
+    tl.debug_barrier()
     tl.store(place, normaliser, key < K)
     tl.store(m + slot * H + head, after)
 
@@ -248,6 +256,7 @@ def slstm_kernel(
     cell = f * tl.load(c + place, inside, 0.0) + i * tanh(z_pre)
     normaliser = f * tl.load(n + place, inside, 1.0) + i
     out = tl.where(inside, sigmoid(o_pre) * cell / normaliser, 0.0)
+    tl.debug_barrier()
     tl.store(m + place, after, inside)
     tl.store(c + place, cell, inside)
     tl.store(n + place, normaliser, inside)
@@ -269,8 +278,8 @@ def norm(x: Tensor, weight: Tensor, bias: Tensor | None, *, eps: float, rms: boo
     """x [n, D] contiguous -> the same."""
     n, D = x.shape
     y = torch.empty_like(x)
-    block = triton.next_power_of_2(D)
-    norm_kernel[(n,)](x, weight, bias, y, D, eps, RMS=rms, BLOCK=block, num_warps=warps(block))
+    block = gpu.power_of_two(D)
+    gpu.launch(norm_kernel, (n,), x, weight, bias, y, D, eps, RMS=rms, BLOCK=block, num_warps=warps(block))
     return y
 
 
@@ -278,8 +287,8 @@ def gated(x: Tensor, activation: str) -> Tensor:
     """x [n, 2 D] contiguous, gate and up -> act(gate) * up [n, D]."""
     n, D = x.shape[0], x.shape[1] // 2
     y = x.new_empty(n, D)
-    block = min(1024, triton.next_power_of_2(D))
-    gated_kernel[(n, triton.cdiv(D, block))](x, y, D, ACTIVATION=ACTIVATIONS[activation], BLOCK=block)
+    block = min(1024, gpu.power_of_two(D))
+    gpu.launch(gated_kernel, (n, gpu.ceil_div(D, block)), x, y, D, ACTIVATION=ACTIVATIONS[activation], BLOCK=block)
     return y
 
 
@@ -291,10 +300,11 @@ def convolve(u: Tensor, taps: Tensor, bias: Tensor | None, state: Tensor, slots:
     """a = silu(conv(u)). u [n, D], taps [D, W], state [slots, W - 1, D]."""
     n, D = u.shape
     a = u.new_empty(n, D)
-    block = min(256, triton.next_power_of_2(D))
-    conv_kernel[(n, triton.cdiv(D, block))](
+    block = min(256, gpu.power_of_two(D))  # channels of a program, as one diagonal block
+    gpu.launch(
+        conv_kernel, (n, gpu.ceil_div(D, block)),
         u, taps, bias, state, slots, a, a, a, a, a, a, a, u.stride(0), 0, D,
-        WIDTH=taps.shape[1], S=1, PAD=1, BLOCKS=block, MAPS=False,
+        WIDTH=taps.shape[1], S=block, PAD=block, BLOCKS=1, MAPS=False,
     )  # fmt: skip
     return a
 
@@ -305,10 +315,11 @@ def convolve_and_map(
     """a = silu(conv(u)) (u itself where taps is None) [n, D], and q, k, v in one tensor [n, 3 D]. maps: Q, K, V [N, S, S]."""
     n, D = u.shape
     S = maps[0].shape[1]
-    pad = triton.next_power_of_2(S)
+    pad = gpu.power_of_two(S)
     a, qkv = u if taps is None else u.new_empty(n, D), u.new_empty(n, 3 * D)
-    blocks = min(max(512 // pad**2, 1), triton.next_power_of_2(D // S))
-    conv_kernel[(n, triton.cdiv(D // S, blocks))](
+    blocks = min(max(512 // pad**2, 1), gpu.power_of_two(D // S))
+    gpu.launch(
+        conv_kernel, (n, gpu.ceil_div(D // S, blocks)),
         u, u if taps is None else taps, bias, u if state is None else state, slots, a, qkv, qkv[:, D:], qkv[:, 2 * D :],
         *maps, u.stride(0), 3 * D, D,
         WIDTH=0 if taps is None else taps.shape[1], S=S, PAD=pad, BLOCKS=blocks, MAPS=True,
@@ -321,18 +332,39 @@ def mlstm(
     bias: Tensor | None, skip: Tensor | None, a: Tensor | None, gate: Tensor, activation: str, cap: float | None,
     sigmoid_input: bool, normalize: bool, eps: float, norm_eps: float,
 ) -> Tensor:  # fmt: skip
-    """The step of the cell, then norm, skip and gate. q, k [n, H * K], v, gate, a [n, H * V]: rows may stand apart; pre [n, 2 H]
-    float32. Updates the slots of C [slots, H, K, V], n and m. Returns y [n, H * V] in v's dtype."""
+    """The step of the cell, then norm, skip and gate. q, k [n, H * K], v, gate, a [n, H * V]: rows may stand apart; pre
+    [n, 2 H] float32. Updates the slots of C [slots, H, K, V], n and m. Returns y [n, H * V] in v's dtype."""
     rows, (_, H, K, V) = len(v), C.shape
     num, y = C.new_empty(rows, H, V), v.new_empty(rows, H * V)
     gates: dict[str, Any] = dict(CAPPED=cap is not None, SIGMOID=sigmoid_input)
     limit, scale = cap or 1.0, K**-0.5
-    BK, BV = memory_tile(rows * H, K, V)
-    mlstm_memory_kernel[(rows * H, triton.cdiv(V, BV))](
-        q, k, v, pre, slots, C, m, num, q.stride(0), k.stride(0), v.stride(0), H, K, V, limit, scale, BK=BK, BV=BV, **gates
+    BK, BV = memory_tile(rows * H, V)
+    gpu.launch(
+        mlstm_memory_kernel,
+        (rows * H, gpu.ceil_div(V, BV)),
+        q,
+        k,
+        v,
+        pre,
+        slots,
+        C,
+        m,
+        num,
+        q.stride(0),
+        k.stride(0),
+        v.stride(0),
+        H,
+        K,
+        V,
+        limit,
+        scale,
+        BK=BK,
+        BV=BV,
+        **gates,
     )
-    BK, BV = triton.next_power_of_2(K), triton.next_power_of_2(V)
-    mlstm_head_kernel[(rows * H,)](
+    BK, BV = gpu.power_of_two(K), gpu.power_of_two(V)
+    gpu.launch(
+        mlstm_head_kernel, (rows * H,),
         num, q, k, pre, slots, n, m, weight, bias, skip, a, gate, y, q.stride(0), k.stride(0), 0 if a is None else a.stride(0),
         gate.stride(0), H, K, V, limit, scale, eps, norm_eps, NORMALIZE=normalize, ACTIVATION=ACTIVATIONS[activation],
         BK=BK, BV=BV, num_warps=warps(max(BK, BV)), **gates,
@@ -347,21 +379,22 @@ def slstm(
     """The step of the cell, then x + norm(h). fed: W a and W u [H, n, 2 D], R h [H, n, 4 D] float32; x [n, H * D] contiguous.
     Updates the slots of h, c, n and m [slots, H, D]."""
     rows, (_, H, D) = len(x), h.shape
-    y, block = torch.empty_like(x), triton.next_power_of_2(D)
-    slstm_kernel[(rows * H,)](
+    y, block = torch.empty_like(x), gpu.power_of_two(D)
+    gpu.launch(
+        slstm_kernel, (rows * H,),
         *fed, b, slots, h, c, n, m, weight, bias, x, y, rows, H, D, norm_eps, EXP_FORGET=exp_forget, BLOCK=block,
         num_warps=warps(block),
     )  # fmt: skip
     return y
 
 
-def memory_tile(heads: int, K: int, V: int) -> tuple[int, int]:
+def memory_tile(heads: int, V: int) -> tuple[int, int]:
     """Rows and columns of C that a program holds at a time: wide for long reads, narrow where that would leave most of a GPU
-    without work. Products of both stay at 2048 numbers, 16 a thread."""
-    columns = min(64, triton.next_power_of_2(V))
-    while columns > 16 and heads * triton.cdiv(V, columns) < 256:
+    without work. It is 16 numbers a thread whatever K and V are, so that no two threads hold the same one."""
+    columns = min(64, gpu.power_of_two(V, 16))
+    while columns > 16 and heads * gpu.ceil_div(V, columns) < 256:
         columns //= 2
-    return min(2048 // columns, triton.next_power_of_2(K)), columns
+    return 2048 // columns, columns
 
 
 def warps(block: int) -> int:
