@@ -2,18 +2,20 @@
 
 from torch import Tensor
 
+from openxlstm.ops import gpu as triton
 from openxlstm.ops import native
 from openxlstm.ops.backend import Backend, choose
 from openxlstm.ops.checks import check_same_device, check_shape, check_time_mask
-from openxlstm.ops.conv1d import cpu, reference, taps
+from openxlstm.ops.conv1d import cpu, gpu, reference, taps
 from openxlstm.ops.numerics import clear_padding
 
 ACTIVATIONS = (None, "silu")
 
 CPU = Backend("cpu", cpu.scan, cpu.refuses, native.missing)
+TRITON = Backend("triton", gpu.scan, gpu.refuses, triton.missing)
 TORCH = Backend("torch", taps.scan)
 REFERENCE = Backend("reference", reference.scan)
-BACKENDS = (CPU, TORCH, REFERENCE)
+BACKENDS = (CPU, TRITON, TORCH, REFERENCE)
 
 
 def causal_conv1d(

@@ -1,5 +1,6 @@
 """The causal depthwise convolution as W shifted multiply-adds: no transpose to [B, D, T], no padded copy."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -28,13 +29,21 @@ def scan(
 
 
 def convolve(
-    x: Tensor, weight: Tensor, bias: Tensor | None, state: Tensor, reset: Tensor | None, mask: Tensor | None
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    state: Tensor,
+    reset: Tensor | None,
+    mask: Tensor | None,
+    apply: Callable[..., Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Padding is squeezed out first: valid steps move to the left, and their outputs move back."""
+    """Padding is squeezed out first: valid steps move to the left, and their outputs move back. apply: what computes them, with
+    the arguments of `Taps`, which is the default."""
+    apply = apply or Taps.apply
     B, T, _ = x.shape
     W = weight.shape[1]
     if mask is None and reset is None:
-        y = Taps.apply(x, weight, bias, state, None)
+        y = apply(x, weight, bias, state, None)
         return y, torch.cat([state, x[:, max(T - W + 1, 0) :]], 1)[:, min(T, W - 1) :]
 
     document = reset.cumsum(1) if reset is not None else x.new_zeros(B, T, dtype=torch.long)  # [B, T] which one a step is in
@@ -50,7 +59,7 @@ def convolve(
     if reset is not None and W > 1:
         # reach[s - 1]: may the step look s inputs back?
         reach = torch.stack([inputs_document[:, W - 1 - s : W - 1 - s + T] == document for s in range(1, W)])
-    y = Taps.apply(x, weight, bias, state, reach)
+    y = apply(x, weight, bias, state, reach)
     if mask is not None:
         y = clear_padding(_take_steps(y, order.argsort(dim=1)), mask)
 

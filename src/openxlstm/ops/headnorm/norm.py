@@ -2,17 +2,19 @@
 
 from torch import Tensor
 
+from openxlstm.ops import gpu as triton
 from openxlstm.ops import native
 from openxlstm.ops.backend import Backend, choose
 from openxlstm.ops.checks import check_same_device, check_shape
-from openxlstm.ops.headnorm import cpu, plain, reference
+from openxlstm.ops.headnorm import cpu, gpu, plain, reference
 
 GATES = ("silu", "sigmoid")
 
 CPU = Backend("cpu", cpu.run, cpu.refuses, native.missing)
+TRITON = Backend("triton", gpu.run, gpu.refuses, triton.missing)
 TORCH = Backend("torch", plain.run)
 REFERENCE = Backend("reference", reference.run)
-BACKENDS = (CPU, TORCH, REFERENCE)
+BACKENDS = (CPU, TRITON, TORCH, REFERENCE)
 
 
 def head_norm(
