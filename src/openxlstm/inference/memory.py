@@ -10,7 +10,7 @@ from torch import Tensor
 
 from openxlstm.layers.attention import AttentionState
 from openxlstm.ops.numerics import EMPTY_M
-from openxlstm.ops.state import MLSTMState, SLSTMState, leaves, map_state
+from openxlstm.ops.state import MLSTMState, SLSTMState, empty_values, leaves, map_state
 
 
 class Memory(Protocol):
@@ -180,11 +180,10 @@ class StateMemory:
 
     def __init__(self, state: Any) -> None:
         self.state = state
-        self._buffers = [(leaf, float(leaf.flatten()[0]) if leaf.numel() else 0.0) for leaf in leaves(state)]
 
     @property
     def buffers(self) -> list[tuple[Tensor, float]]:
-        return self._buffers
+        return empty_values(self.state)
 
     def read(self, slots: Tensor) -> Any:
         return map_state(lambda leaf: leaf[slots], self.state)

@@ -86,6 +86,18 @@ def leaves(state: Any) -> list[Tensor]:
     return found
 
 
+def empty_values(state: Any) -> list[tuple[Tensor, float]]:
+    """The tensors of the tree, in order, each with the number that it is full of when the state is empty."""
+    found: list[tuple[Tensor, float]] = []
+
+    def collect(leaf: Tensor, value: float) -> Tensor:
+        found.append((leaf, value))
+        return leaf
+
+    _map(collect, state, 0.0)
+    return found
+
+
 def _map(fn: Callable[[Tensor, float], Tensor], node: Any, empty_value: float) -> Any:
     if node is None:
         return None
