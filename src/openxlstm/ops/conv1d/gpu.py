@@ -13,6 +13,7 @@ from openxlstm.ops.operator import differentiable
 
 MAX_WIDTH = 8  # the backward pass is unrolled over pairs of taps
 TILE = dict(BT=32, BD=64)
+BACKWARD_WARPS = 8  # 8 numbers a thread: more would leave registers for few threads
 
 
 def refuses(x: Tensor, weight: Tensor, bias: Tensor | None, state: Tensor, **_: Any) -> str | None:
@@ -83,6 +84,7 @@ def conv1d_triton_backward(
         *(*state.stride()[:2], B * T),
         WIDTH=W,
         SILU=silu,
+        num_warps=BACKWARD_WARPS,
         **TILE,
     )
     total = sums.sum(0)

@@ -9,7 +9,8 @@ from openxlstm.ops import gpu
 from openxlstm.ops.operator import differentiable
 
 ACTIVATIONS = {"silu": 1, "sigmoid": 2}  # 0 is none
-NUMBERS = 2048  # of a head that a program holds at a time, 16 a thread
+NUMBERS = 2048  # of a head that a program holds at a time
+NUMBERS_A_THREAD = 8  # more would leave registers for few threads, and too few loads under way
 TILES = 8  # of those a program of the backward pass takes one after another, for fewer partial sums
 LARGEST = 8192
 
@@ -114,7 +115,7 @@ def _(dy: Any, h: Tensor, weight: Tensor, bias: Any, skip: Any, a: Any, gate: An
 def _tile(V: int) -> dict[str, int]:
     width = gpu.power_of_two(V)
     rows = max(NUMBERS // width, 1)
-    return dict(ROWS=rows, BV=width, num_warps=rows * width // 512)
+    return dict(ROWS=rows, BV=width, num_warps=min(rows * width // (32 * NUMBERS_A_THREAD), 16))
 
 
 def _contiguous(*tensors: Tensor | None) -> tuple[Tensor | None, ...]:
