@@ -31,6 +31,8 @@ def reader(tmp_path, monkeypatch):
 def test_python(path, reader):
     if path.stem == "generate-fast-on-a-cpu" and native.missing():
         pytest.skip(native.missing())
+    if path.stem == "generate-fast-on-a-gpu":
+        pytest.skip("tests/gpu/test_decode.py runs it")
     text = path.read_text(encoding="utf-8")
     namespace = {"__name__": path.stem}
     for block in re.finditer(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL):

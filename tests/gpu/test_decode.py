@@ -3,10 +3,13 @@ the launches in a graph is tested."""
 
 import copy
 import math
+import re
+from pathlib import Path
 
 import pytest
 import torch
 
+from openxlstm.data import ByteTokenizer
 from openxlstm.errors import UserError
 from openxlstm.inference import GraphDecoder, Sampling, complete, generate
 from openxlstm.inference.graph import refuses, refuses_unasked
@@ -103,6 +106,18 @@ def test_rows_come_and_go(device):
     last = ids[:2, 11]
     expected = [model(last[r : r + 1, None], alone[in_row[2]])[0][0, 0] for r in range(2)]
     assert_same(decoder.step(last, [0, 1]), torch.stack(expected))
+
+
+def test_inference_mode_may_change_between_steps(device):
+    model, ids = make_model("mlstm", device, dim=8), ids_for(device, 1, 3)
+    decoder = GraphDecoder(model)
+    with torch.inference_mode():
+        decoder.step(ids[:, 0])
+    decoder.step(ids[:, 1])
+    decoder.select([0])
+    with torch.inference_mode():
+        found = decoder.step(ids[:, 2])
+        assert_same(found, model(ids)[0][:, -1])
 
 
 @torch.inference_mode()
@@ -207,6 +222,20 @@ def test_wrong_arguments(device):
     with pytest.raises(ValueError, match=r"rows must be in \[0, 2\), got \[2\]"):
         decoder.reset([2])
     assert decoder.step(torch.zeros(0, dtype=torch.int64), []).shape == (0, 37)
+
+
+def test_the_page_about_it(device, tmp_path, monkeypatch):
+    """The Python of docs/how-to/generate-fast-on-a-gpu.md, with a small model."""
+    page = Path(__file__).parents[2] / "docs/how-to/generate-fast-on-a-gpu.md"
+    folder = tmp_path / "runs/my-run/model"
+    make_model("mlstm", "cpu", vocab_size=257).save_pretrained(folder)
+    ByteTokenizer().save(folder)
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"^```python\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+    namespace = {}
+    exec("".join(blocks).replace('device="cuda"', f"device={device!r}"), namespace)
+    assert namespace["stream"].decode == "graph"
+    assert namespace["logits"].shape == (2, 257)
 
 
 @pytest.mark.skipif(gpu.interpreted() or gpu.missing() is not None, reason="a graph needs a GPU")

@@ -13,12 +13,16 @@ LOW = [torch.float16, pytest.param(torch.bfloat16, marks=ON_A_GPU)]
 
 def test_convolution(device):
     """30 steps and the 3 or 4 before them are two tiles of time for the backward pass, 150 channels three."""
-    check_conv1d_backend("triton", dtype=torch.float32, device=device, lengths=(0, 30) if gpu.interpreted() else (0, 1, 30, 150))
+    check_conv1d_backend(
+        "triton", dtype=torch.float32, device=device, lengths=(0, 30) if gpu.interpreted() else (0, 1, 30, 150)
+    )
 
 
 def test_head_norm(device):
     """2 x 17 rows of heads 40 wide are two tiles."""
-    check_head_norm_backend("triton", dtype=torch.float32, device=device, lengths=(0, 17) if gpu.interpreted() else (0, 1, 17, 70))
+    check_head_norm_backend(
+        "triton", dtype=torch.float32, device=device, lengths=(0, 17) if gpu.interpreted() else (0, 1, 17, 70)
+    )
 
 
 @pytest.mark.parametrize("dtype", LOW)

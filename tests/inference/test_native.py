@@ -22,7 +22,7 @@ from openxlstm.layers import HeadwiseLinear
 from openxlstm.layers.attention import AttentionState
 from openxlstm.models.config import LanguageModelConfig
 from openxlstm.models.language import LanguageModel
-from openxlstm.ops import native
+from openxlstm.ops import gpu, native
 from openxlstm.ops.state import leaves, select
 
 pytestmark = pytest.mark.skipif(native.missing() is not None, reason=str(native.missing()))
@@ -552,12 +552,15 @@ def test_choices():
     assert complete(trained, rows, 9, sampling=GREEDY, decode="native") == complete(model, rows, 9, sampling=GREEDY)
     assert generate(trained, rows, 3, weights="int8").decode == "native"
     for options, message in (
-        (dict(decode="fast"), "decode must be one of auto, native, torch, got 'fast'"),
+        (dict(decode="fast"), "decode must be one of auto, native, graph, torch, got 'fast'"),
         (dict(weights="int4"), "weights must be one of fp32, bf16, int8, got 'int4'"),
         (dict(decode="torch", weights="int8"), "weights='int8' is for native decoding"),
     ):
         with pytest.raises(UserError, match=message):
             generate(model, rows, 3, **options)
+    if gpu.missing() is not None:
+        with pytest.raises(UserError, match="cannot be decoded as a CUDA graph: .*(Triton is not|no CUDA device|ROCm)"):
+            generate(model, rows, 3, decode="graph")
     for options in (dict(decode="native"), dict(weights="bf16")):
         with pytest.raises(UserError, match="cannot be decoded natively: it computes in float32"):
             generate(make_model().double(), rows, 3, **options)

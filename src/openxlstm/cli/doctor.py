@@ -99,10 +99,29 @@ def machine() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "cpu_kernels": native.describe(),
         "gpu_kernels": gpu.describe(),
+        "decoding": decoding(),
         "memory_gib": None if memory is None else round(memory, 1),
         "gpus": gpus,
         "no_gpu_because": None if gpus else no_gpu_because(),
     }
+
+
+def decoding() -> dict[str, str]:
+    """How `generate` reads tokens by itself, by kind of device."""
+    from openxlstm.inference.graph import SERVED
+
+    ways = {
+        "cpu": ("native, one compiled call a token", native.missing()),
+        "cuda": (f"graph, one CUDA graph a token, for blocks {', '.join(SERVED)}", no_graph_because()),
+    }
+    return {device: way if reason is None else f"torch, the model itself: {reason}" for device, (way, reason) in ways.items()}
+
+
+def no_graph_because() -> str | None:
+    """Why no model can be decoded as a CUDA graph here, or None."""
+    if gpu.interpreted():
+        return "TRITON_INTERPRET is set, which is for tests"
+    return gpu.missing()
 
 
 def cpu_name() -> str:
@@ -285,6 +304,7 @@ def as_text(report: dict[str, Any]) -> str:
     if not m["gpus"]:
         lines.append(f"  GPU      none: {m['no_gpu_because']}")
     lines.append(f"  Triton   {m['gpu_kernels']}")
+    lines += [f"  decode   on {device}: {how}" for device, how in m["decoding"].items()]
     lines += ["", "backends (* = what 'auto' takes here; error = against the definition in float64, gradients included)"]
     for op in report["operations"]:
         lines.append(f"  {op['operation']} on {op['device']}")

@@ -102,6 +102,8 @@ def run(argv: Sequence[str]) -> int:
         decode=args.decode,
         weights=args.weights,
     )
+    if stream.why_torch is not None:
+        say(f"tokens are read by the model itself: {stream.why_torch}")
     if not args.json and not args.no_echo:
         show(prompt)
     pieces = []
@@ -132,6 +134,7 @@ def run(argv: Sequence[str]) -> int:
             "top_p": args.top_p,
             "seed": args.seed,
             "decode": stream.decode,
+            "why_torch": stream.why_torch,
             "weights": args.weights,
         }
         print(json.dumps(result, ensure_ascii=False))

@@ -9,11 +9,15 @@ from torch import Tensor, nn
 
 from openxlstm.inference.decoder import COMMON_PARTS, Decoder, check_ids, not_plain, unknown_part
 from openxlstm.inference.steps import STEPS, read_token
+from openxlstm.layers import BLOCKS
 from openxlstm.models.language import LanguageModel
 from openxlstm.ops import gpu
 
 PARTS = {*COMMON_PARTS, *STEPS}
 """Modules whose computation the step on a GPU knows."""
+
+SERVED = tuple(name for name, kind in BLOCKS.items() if kind in STEPS)
+"""The blocks among them, by name."""
 
 WARM_UPS = 2
 """Runs before a graph is captured: kernels are compiled and libraries take their working memory."""
@@ -86,7 +90,8 @@ class GraphDecoder(Decoder):
             return torch.empty(0, self.vocab_size, device=self._device)
         if ids.device.type == "cpu" and not 0 <= int(ids.min()) <= int(ids.max()) < self.vocab_size:
             raise ValueError(f"ids must be in [0, {self.vocab_size}), got {ids.tolist()}")
-        with self._lock, torch.no_grad(), torch.autocast(self._device.type, enabled=False):
+        off = torch.autocast(self._device.type, enabled=False)
+        with self._lock, torch.inference_mode(False), torch.no_grad(), off:  # buffers may be used in either mode later
             token = self._token(min(1 << (n - 1).bit_length(), self.batch))
             token.ids[:n].copy_(ids)
             token.slots[:n].copy_(slots)

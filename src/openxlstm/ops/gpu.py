@@ -50,7 +50,10 @@ missing._dynamo_marked_constant = True  # type: ignore[attr-defined]
 @functools.cache
 def installed() -> bool:
     """Whether there is a package Triton, found without importing it."""
-    return importlib.util.find_spec("triton") is not None
+    try:
+        return importlib.util.find_spec("triton") is not None
+    except ImportError:
+        return False
 
 
 @functools.cache
