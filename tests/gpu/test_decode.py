@@ -8,11 +8,14 @@ from pathlib import Path
 
 import pytest
 import torch
+import triton
+import triton.language as tl
 
 from openxlstm.data import ByteTokenizer
 from openxlstm.errors import UserError
 from openxlstm.inference import GraphDecoder, Sampling, complete, generate
 from openxlstm.inference.graph import refuses, refuses_unasked
+from openxlstm.inference.triton import logsigmoid
 from openxlstm.models.config import LanguageModelConfig
 from openxlstm.models.language import LanguageModel
 from openxlstm.ops import gpu
@@ -70,8 +73,8 @@ def test_logits_and_state_are_the_models(name, device):
 
 @torch.inference_mode()
 def test_rows_come_and_go(device):
-    """Five slots, of which two to five are in use: streams begin empty or after a prompt, end, and are replaced, while others go
-    on. Every stream gets what it would get alone. Five of them fill a step that was made for five, three one made for four."""
+    """Five slots, of which two to five are in use: streams begin empty or after a prompt, end, and are replaced, while others
+    go on. Every stream gets what it would get alone. Five of them fill a step made for five, three do not fill one for four."""
     model, ids = make_model(ALL, device), ids_for(device, 8, 12)
     decoder, alone = GraphDecoder(model, batch=5), {}
     in_row, read = {}, {}
@@ -188,6 +191,23 @@ def test_changed_weights_are_never_used_stale(device):
     rest = [[token for (token,) in s] for s in streams]
     assert texts[0] + rest[0] == texts[1] + rest[1]
     assert streams[0]._decoder is not decoder
+
+
+@triton.jit
+def logsigmoid_kernel(x, y, N: tl.constexpr):
+    at = tl.arange(0, N)
+    tl.store(y + at, logsigmoid(tl.load(x + at)))
+
+
+def test_gates_that_are_almost_open_lose_no_bits(device):
+    """log(1 + e) would have no right digit left where e is below 1e-7."""
+    x = torch.linspace(-100, 80, 1024, device=device)
+    y = torch.empty_like(x)
+    gpu.launch(logsigmoid_kernel, 1, x, y, N=1024)
+    truth = torch.nn.functional.logsigmoid(x.double())
+    assert ((y - truth) / truth).abs().max() < 5e-6  # rounding of the argument of exp at 80 is 4e-6
+    near = x.abs() < 10
+    assert ((y - truth) / truth)[near].abs().max() < 1e-6
 
 
 def test_models_that_are_refused(device):

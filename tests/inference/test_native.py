@@ -559,7 +559,7 @@ def test_choices():
         with pytest.raises(UserError, match=message):
             generate(model, rows, 3, **options)
     if gpu.missing() is not None:
-        with pytest.raises(UserError, match="cannot be decoded as a CUDA graph: .*(Triton is not|no CUDA device|ROCm)"):
+        with pytest.raises(UserError, match=r"cannot be decoded as a CUDA graph: .*(Triton is not|no CUDA device|ROCm)"):
             generate(model, rows, 3, decode="graph")
     for options in (dict(decode="native"), dict(weights="bf16")):
         with pytest.raises(UserError, match="cannot be decoded natively: it computes in float32"):

@@ -159,8 +159,8 @@ def generate(
     vocab_size: only ids below it are drawn (the rest of a padded embedding); None = all.
     prefill_chunk: the prompt is read in pieces of so many tokens, so its length does not cost memory.
     decode: "native", one call of compiled code a token on a CPU; "graph", one CUDA graph a token on a GPU; "torch", the model
-        itself; "auto", natively for a float32 model on a CPU and by a graph for a model on a GPU, in evaluation mode, if all its
-        modules have such a step.
+        itself; "auto", natively for a float32 model on a CPU and by a graph for a model on a GPU, in evaluation mode, if all
+        its modules have such a step.
     weights: "fp32", or for native decoding rounded copies, "bf16" or "int8", which are read two and almost four times as fast.
 
     The model is used in evaluation mode and left in the mode it had; a change of its weights between two tokens is seen. Raises

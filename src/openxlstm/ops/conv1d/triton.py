@@ -1,5 +1,5 @@
-"""The causal depthwise convolution in Triton: y[t] = bias + sum_s w_s * in[t - s], where in is the state followed by x and w_s the
-tap that looks s steps back. A program has a tile of times and channels; what its taps share comes out of the cache."""
+"""The causal depthwise convolution in Triton: y[t] = bias + sum_s w_s * in[t - s], where in is the state followed by x and w_s
+the tap that looks s steps back. A program has a tile of times and channels; what its taps share comes out of the cache."""
 
 import triton
 import triton.language as tl
@@ -65,8 +65,8 @@ def conv_backward(
     dy, x, taps, bias, state, reach, dx, dstate, sums, T, D, dy_batch, dy_time, x_batch, x_time, state_batch, state_time,
     reach_back, WIDTH: tl.constexpr, SILU: tl.constexpr, BT: tl.constexpr, BD: tl.constexpr,
 ):  # fmt: skip
-    """A tile of the gradients of in [B, WIDTH - 1 + T, D]: din[t] = sum_s w_s g[t + s], where g is the gradient before SiLU, which
-    is computed again for every s. And its part of those of taps and bias, sums [tiles of all rows, WIDTH + 1, D]."""
+    """A tile of the gradients of in [B, WIDTH - 1 + T, D]: din[t] = sum_s w_s g[t + s], where g is the gradient before SiLU,
+    which is computed again for every s. And its part of those of taps and bias, sums [tiles of all rows, WIDTH + 1, D]."""
     tiles = tl.cdiv(T + WIDTH - 1, BT)
     batch, tile = (tl.program_id(0) // tiles).to(tl.int64), tl.program_id(0) % tiles
     t = (tile * BT - (WIDTH - 1) + tl.arange(0, BT)).to(tl.int64)

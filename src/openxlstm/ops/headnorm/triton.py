@@ -8,10 +8,10 @@ import triton.language as tl
 def activation(gate, SILU: tl.constexpr):
     """silu or sigmoid, and its slope."""
     s = 1 / (1 + tl.exp(-gate))
+    value, slope = s, s * (1 - s)
     if SILU:
-        return gate * s, s * (1 + gate * (1 - s))
-    else:
-        return s, s * (1 - s)
+        value, slope = gate * s, s * (1 + gate * (1 - s))
+    return value, slope
 
 
 @triton.jit
