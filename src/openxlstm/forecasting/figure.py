@@ -35,10 +35,21 @@ def draw(forecaster: "Forecaster", path: Path, columns: dict[str, NDArray[Any]],
                     axes.fill_between(
                         columns[TIME][here], low, high, color="#c0392b", alpha=0.2, label=f"{level} %", linewidth=0
                     )
+                if np.issubdtype(past.dtype, np.datetime64):
+                    label_dates(axes)
                 axes.grid(alpha=0.25)
                 axes.legend(frameon=False, fontsize=8, loc="upper left")
     except ImportError:
         raise missing_extra("matplotlib", "plot", "drawing a forecast") from None
+
+
+def label_dates(axes: Any) -> None:
+    """Dates that do not run into each other: each label has what is new in it."""
+    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+
+    locator = AutoDateLocator()
+    axes.xaxis.set_major_locator(locator)
+    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
 
 
 def recent(stream: Stream, channel: int, forecaster: "Forecaster", rows: int) -> tuple[NDArray[Any], NDArray[np.float64]]:
