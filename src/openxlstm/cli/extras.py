@@ -20,6 +20,7 @@ OPTIONAL = (
     Optional("matplotlib", "plot", "figures"),
     Optional("pandas", "series", "reading series"),
     Optional("PIL", "images", "reading PNG and JPEG images"),
+    Optional("symusic", "music", "reading and writing MIDI"),
     Optional("transformers", "hf", "Hugging Face models and tokenizers"),
     Optional("datasets", "hf", "Hugging Face data sets"),
     Optional("huggingface_hub", "hf", "checkpoints from the Hugging Face hub"),

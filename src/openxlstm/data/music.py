@@ -17,6 +17,7 @@ KEYS = 88
 LOWEST = 21  # the MIDI number of key 0, A0
 TICKS = 480  # of a MIDI file, in a quarter note
 PIANO = 0  # program number of General MIDI
+LOUDNESS = 80  # velocity of every note, 127 at most
 LARGEST = 100_000  # steps of a MIDI file; more are a mistake in its times
 
 Roll = NDArray[np.uint8]
@@ -106,7 +107,7 @@ def _steps(piece: Any) -> Roll:
 
 
 def roll_of(steps: Sequence[Sequence[int]]) -> Roll:
-    """The piano roll of MIDI pitches that sound in each step; 0 is a rest. Raises ValueError for pitches off the piano."""
+    """The piano roll of the MIDI pitches that sound in each step; 0 is a rest. Raises ValueError for pitches off the piano."""
     roll = np.zeros((len(steps), KEYS), np.uint8)
     for number, pitches in enumerate(steps):
         for pitch in pitches:
@@ -117,14 +118,6 @@ def roll_of(steps: Sequence[Sequence[int]]) -> Roll:
     return roll
 
 
-def transpose(roll: Roll, semitones: int) -> Roll:
-    """The same music higher, or lower. Raises ValueError where notes would leave the piano."""
-    used = np.flatnonzero(roll.any(0))
-    if len(used) and not 0 <= used[0] + semitones <= used[-1] + semitones < KEYS:
-        raise ValueError(f"cannot be transposed by {semitones} semitones: its notes would leave the {KEYS} keys")
-    return np.roll(roll, semitones, 1)
-
-
 def _symusic() -> Any:
     try:
         import symusic
@@ -133,10 +126,21 @@ def _symusic() -> Any:
     return symusic
 
 
-def read_midi(path: str | Path, steps_per_quarter: int) -> Roll:
-    """The piano roll of a MIDI file, drums left out: a key sounds in a step if it does so for half of it, or is struck there.
+class Notation(NamedTuple):
+    """What a piano roll does not say by itself, but MIDI must know."""
 
-    Raises UserError for a file that is no MIDI, is empty or much too long, or has notes off the piano.
+    lowest: int = LOWEST  # MIDI number of key 0
+    steps_per_quarter: int = 4
+
+    def higher(self, semitones: int) -> "Notation":
+        """The same keys, so much higher in MIDI."""
+        return self._replace(lowest=self.lowest + semitones)
+
+
+def read_midi(path: str | Path, notation: Notation) -> Roll:
+    """The piano roll of a MIDI file, drums left out. Notes begin and end at the nearest step and last one step at least.
+
+    Raises UserError for a file that is no MIDI, is empty or much too long, or has notes outside the 88 keys.
     """
     path = Path(path)
     symusic = _symusic()
@@ -146,7 +150,7 @@ def read_midi(path: str | Path, steps_per_quarter: int) -> Roll:
         score = symusic.Score.from_midi(path.read_bytes())
     except Exception as error:  # symusic raises classes of its own and plain RuntimeErrors
         raise UserError(f"{path}: cannot be read as MIDI: {str(error).splitlines()[0] if str(error) else 'malformed'}") from None
-    ticks = score.ticks_per_quarter / steps_per_quarter  # of a step
+    ticks = score.ticks_per_quarter / notation.steps_per_quarter  # of a step
     notes = [note for track in score.tracks if not track.is_drum for note in track.notes]
     if not notes:
         raise UserError(f"{path}: has no notes")
@@ -156,13 +160,15 @@ def read_midi(path: str | Path, steps_per_quarter: int) -> Roll:
         raise UserError(f"{path}: is {max(ends):,} steps long, at most {LARGEST:,} are read")
     roll = np.zeros((max(ends), KEYS), np.uint8)
     for note, begin, end in zip(notes, begins, ends):
-        if not LOWEST <= note.pitch < LOWEST + KEYS:
-            raise UserError(f"{path}: has pitch {note.pitch}, which is not on a piano ({LOWEST} to {LOWEST + KEYS - 1})")
-        roll[begin:end, note.pitch - LOWEST] = 1
+        key = note.pitch - notation.lowest
+        if not 0 <= key < KEYS:
+            lowest, highest = notation.lowest, notation.lowest + KEYS - 1
+            raise UserError(f"{path}: has the MIDI pitch {note.pitch}, and the model knows {lowest} to {highest}")
+        roll[begin:end, key] = 1
     return roll
 
 
-def write_midi(path: str | Path, roll: Roll, steps_per_quarter: int, tempo: float = 100.0) -> None:
+def write_midi(path: str | Path, roll: Roll, notation: Notation, tempo: float = 100.0) -> None:
     """Write a piano roll as a MIDI file of one piano track; a key that sounds on is one long note.
 
     tempo: quarter notes a minute. The file is written aside and renamed.
@@ -175,8 +181,8 @@ def write_midi(path: str | Path, roll: Roll, steps_per_quarter: int, tempo: floa
     for key in range(KEYS):
         changes = np.diff(padded[:, key])
         for begin, end in zip(np.flatnonzero(changes == 1), np.flatnonzero(changes == -1)):
-            start = int(begin) * TICKS // steps_per_quarter
-            track.notes.append(symusic.Note(start, int(end) * TICKS // steps_per_quarter - start, key + LOWEST, 80))
+            start, stop = (int(step) * TICKS // notation.steps_per_quarter for step in (begin, end))
+            track.notes.append(symusic.Note(start, stop - start, key + notation.lowest, LOUDNESS))
     score.tracks.append(track)
     with atomic_path(path) as aside:
         aside.write_bytes(score.dumps_midi())

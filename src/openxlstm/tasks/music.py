@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -9,7 +10,7 @@ from typing import ClassVar
 import numpy as np
 import torch
 
-from openxlstm.data.music import KEYS, PianoRolls, Roll, read_piano_rolls
+from openxlstm.data.music import KEYS, LOWEST, Notation, PianoRolls, Roll, read_piano_rolls
 from openxlstm.errors import UserError
 from openxlstm.tasks.generated import length_range
 from openxlstm.tasks.published import tcn_anchors
@@ -33,7 +34,6 @@ class PianoRoll(Task):
     file: ClassVar[str]  # in a folder
     lengths: ClassVar[str]  # of the pieces in it
     needs: ClassVar[str]
-    steps_per_quarter: ClassVar[int]
 
     source: str = ""
     window: int = 0
@@ -74,6 +74,16 @@ class PianoRoll(Task):
         if not self.source:
             raise UserError(f"task {self.name} needs --data: {self.needs}")
         return read_piano_rolls(self.source, self.file)
+
+    @property
+    @abstractmethod
+    def notation(self) -> Notation:
+        """How keys and steps are written as MIDI."""
+
+    @property
+    def in_c(self) -> bool:
+        """Whether all pieces were brought to the key of C."""
+        return True
 
     @property
     def description(self) -> str:
@@ -151,11 +161,19 @@ class JSBChorales(PianoRoll):
     needs: ClassVar[str] = "JSB_Chorales.mat, or a folder with it"
     file: ClassVar[str] = "JSB_Chorales.mat"
     lengths: ClassVar[str] = "25-160"
-    steps_per_quarter: ClassVar[int] = 1
 
     @property
     def anchors(self) -> tuple[Anchor, ...]:
         return tcn_anchors(RNN=8.91, LSTM=8.45, GRU=8.43, TCN=8.10)
+
+    @property
+    def in_c(self) -> bool:
+        return not self.source.endswith(".json")
+
+    @property
+    def notation(self) -> Notation:
+        """A key of the MAT-file is an octave lower than on a piano: else all sopranos would go up to C7."""
+        return Notation(LOWEST - 12, steps_per_quarter=1) if self.in_c else Notation(LOWEST, steps_per_quarter=4)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,8 +189,11 @@ class Nottingham(PianoRoll):
     needs: ClassVar[str] = "Nottingham.mat, or a folder with it"
     file: ClassVar[str] = "Nottingham.mat"
     lengths: ClassVar[str] = "40-1793"
-    steps_per_quarter: ClassVar[int] = 4
 
     @property
     def anchors(self) -> tuple[Anchor, ...]:
         return tcn_anchors(RNN=4.05, LSTM=3.29, GRU=3.46, TCN=3.07)
+
+    @property
+    def notation(self) -> Notation:
+        return Notation(LOWEST, steps_per_quarter=2)
