@@ -17,6 +17,7 @@ NUMBERS = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8
 CELL, FIRST_NUMERIC, LAST_NUMERIC = 1, 6, 15  # classes of arrays; 2 to 5 are structures, objects, text and sparse matrices
 COMPLEX = 0x0800
 LARGEST = 2**30  # bytes that one variable may unpack to
+DEEPEST = 16  # cells in cells
 
 
 class Malformed(Exception):
@@ -92,8 +93,10 @@ def first(content: bytes, order: str) -> tuple[int, bytes]:
     raise Malformed("an element is empty")
 
 
-def array(data: bytes, order: str) -> tuple[str, Any]:
-    """Name and value of a matrix element: flags, dimensions, name, and then cells or numbers."""
+def array(data: bytes, order: str, depth: int = 0) -> tuple[str, Any]:
+    """Name and value of a matrix element: flags, dimensions, name, and then cells or numbers. depth: cells around it."""
+    if depth > DEEPEST:
+        raise Malformed("cells are nested too deeply")
     parts = elements(data, order)
     head = [part for _, (_, part) in zip(range(3), parts)]
     if len(head) < 3 or len(head[0]) < 8 or len(head[1]) % 4:
@@ -106,19 +109,23 @@ def array(data: bytes, order: str) -> tuple[str, Any]:
         raise Malformed(f"{name!r} has the shape {shape}")
     count = int(np.prod(shape, dtype=object)) if shape else 0
     if kind == CELL:
-        return name, cells(name, list(parts), shape, count, order)
+        return name, cells(name, list(parts), shape, count, order, depth + 1)
     if not FIRST_NUMERIC <= kind <= LAST_NUMERIC or flags & COMPLEX:
-        raise Malformed(f"{name!r} is made of structures, text, sparse matrices or complex numbers; only plain numbers are read")
+        raise Malformed(
+            f"{name!r} is made of structures, text, sparse matrices or complex numbers; only plain numbers are read"
+        )
     return name, numbers(name, next(parts, (0, b"")), shape, count, order)
 
 
-def cells(name: str, parts: list[tuple[int, bytes]], shape: tuple[int, ...], count: int, order: str) -> NDArray[np.object_]:
+def cells(
+    name: str, parts: list[tuple[int, bytes]], shape: tuple[int, ...], count: int, order: str, depth: int
+) -> NDArray[np.object_]:
     """The arrays in a cell array."""
     if len(parts) != count or any(kind != MATRIX for kind, _ in parts):
         raise Malformed(f"{name!r} holds {len(parts)} cells, its dimensions say {count}")
     found = np.empty(count, object)
     for number, (_, part) in enumerate(parts):
-        found[number] = array(part, order)[1] if part else np.zeros((0, 0))
+        found[number] = array(part, order, depth)[1] if part else np.zeros((0, 0))
     return found.reshape(shape, order="F")
 
 
@@ -127,7 +134,7 @@ def numbers(name: str, part: tuple[int, bytes], shape: tuple[int, ...], count: i
     kind, data = part
     if kind not in NUMBERS:
         raise Malformed(f"{name!r} holds data of type {kind}, which is no number")
-    dtype = np.dtype(NUMBERS[kind]).newbyteorder(order)
+    dtype = np.dtype(order + NUMBERS[kind])
     if len(data) != count * dtype.itemsize:
         raise Malformed(f"{name!r} holds {len(data) // dtype.itemsize:,} numbers, its dimensions say {count:,}")
     return np.frombuffer(data, dtype).astype(dtype.newbyteorder("=")).reshape(shape, order="F")

@@ -149,7 +149,9 @@ def read_midi(path: str | Path, notation: Notation) -> Roll:
     try:
         score = symusic.Score.from_midi(path.read_bytes())
     except Exception as error:  # symusic raises classes of its own and plain RuntimeErrors
-        raise UserError(f"{path}: cannot be read as MIDI: {str(error).splitlines()[0] if str(error) else 'malformed'}") from None
+        raise UserError(
+            f"{path}: cannot be read as MIDI: {str(error).splitlines()[0] if str(error) else 'malformed'}"
+        ) from None
     ticks = score.ticks_per_quarter / notation.steps_per_quarter  # of a step
     notes = [note for track in score.tracks if not track.is_drum for note in track.notes]
     if not notes:

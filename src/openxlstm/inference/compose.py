@@ -15,11 +15,11 @@ BISECTIONS = 40  # halvings of an interval of logits: far below their rounding
 def compose(model: SequenceModel, begun: Tensor, *, temperature: float = 1.0, seed: int = 0) -> Iterator[Tensor]:
     """Yield the steps that follow a piece begun, without end.
 
-    model: reads and answers K keys at every step. begun: [T, K] zeros and ones, T >= 0; before it the model reads a silent step,
-        as in training. temperature: below 1 likely keys become likelier, not more of them; 0 takes as many of the likeliest
-        keys as are expected to sound. seed: another seed, another piece.
-    Yields [K] uint8 on the CPU. Each step costs the same, whatever came before (but with attention blocks). Raises ValueError for
-    a model of other numbers and a temperature below 0.
+    model: reads and answers K keys at every step. begun: [T, K] zeros and ones, T >= 0; before it the model reads a silent
+        step, as in training. temperature: below 1 likely keys become likelier, not more of them; 0 takes as many of the
+        likeliest keys as are expected to sound. seed: another seed, another piece.
+    Yields [K] uint8 on the CPU. Each step costs the same, whatever came before (but with attention blocks).
+    Raises ValueError for a model of other numbers and a temperature below 0.
     """
     keys = model.config.num_outputs
     if model.config.input_dim != keys or begun.dim() != 2 or begun.shape[1] != keys:
