@@ -120,14 +120,17 @@ def pictures(name: str) -> RunConfig:
 
 
 def music(name: str) -> RunConfig:
-    """One sLSTM block of 300,000 parameters; early stopping."""
+    """One sLSTM block of 300,000 parameters: minutes on one core for the chorales, more for the tunes, in windows of 200 steps.
+
+    There are few chorales, and what helps most is a weight decay twenty times the usual (docs/log.md).
+    """
     return RunConfig(
         name=name,
-        data=TASKS[name](),
+        data=TASKS[name](window=200),  # type: ignore[call-arg]
         model=ModelSettings(
-            pattern="slstm", dim=160, num_blocks=1, num_heads=1, dropout=0.4, embedding_dropout=0.2, num_parameters=300_000
+            pattern="slstm", dim=160, num_blocks=1, num_heads=1, dropout=0.3, embedding_dropout=0.2, num_parameters=300_000
         ),
-        optimizer=OptimizerConfig(lr=3e-3, weight_decay=0.1, beta2=0.99, clip=1.0),
+        optimizer=OptimizerConfig(lr=3e-3, weight_decay=2.0, beta2=0.99, clip=1.0),
         schedule=ScheduleConfig(kind="cosine", warmup=50, floor=0.05),
-        trainer=TrainerConfig(steps=1000, batch_size=16, validate_every=50, checkpoint_every=100, patience=6),
+        trainer=TrainerConfig(steps=500, batch_size=16, validate_every=25, checkpoint_every=100, patience=6),
     )
