@@ -7,8 +7,11 @@ import pytest
 
 from openxlstm.cli.compose import key
 from openxlstm.cli.main import main
+from openxlstm.data import TextConfig
 from openxlstm.data.music import Notation, read_midi, write_midi
 from openxlstm.inference import compose as composing
+from openxlstm.tasks import TASKS
+from openxlstm.training import RunConfig
 from pianorolls import scales, write_pieces
 
 pytest.importorskip("symusic")
@@ -107,8 +110,9 @@ def test_keys():
 
 def test_mistakes_are_one_line(run, here, capsys, write_run):
     (here / "bad.mid").write_text("no music")
-    text = write_run(here / "text", data=here / "x.txt")
-    (text / "config.json").write_text((run / "config.json").read_text().replace("jsb_chorales", "parity", 1))
+    for name, data in (("parity", TASKS["parity"]()), ("text", TextConfig())):
+        write_run(here / name)
+        (here / name / "config.json").write_text(json.dumps(RunConfig(data=data).to_dict()))
     for words, message in (
         ([str(run)], "the following arguments are required: --out"),
         ([str(run), "--out", "a.wav"], "--out a.wav: a MIDI file ends in .mid"),
@@ -120,7 +124,9 @@ def test_mistakes_are_one_line(run, here, capsys, write_run):
         ([str(run), "--out", "a.mid", "--temperature", "-1"], "expects a number at least 0"),
         ([str(run), "--out", "a.mid", "--backend", "quick"], "quick"),
         (["nowhere", "--out", "a.mid"], "nowhere: no such folder"),
-        ([str(text), "--out", "a.mid"], "error: "),
+        ([str(run / "model"), "--out", "a.mid"], "model: this is no run folder"),
+        (["parity", "--out", "a.mid"], "parity: this run is about parity; compose needs one of jsb_chorales or nottingham"),
+        (["text", "--out", "a.mid"], "text: this run is about text; compose needs"),
     ):
         assert main(["compose", *words]) == 2, words
         shown = capsys.readouterr()

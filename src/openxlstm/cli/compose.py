@@ -93,7 +93,11 @@ def run(argv: Sequence[str]) -> int:
 
 
 def outputs(args: Any) -> tuple[Path, Path]:
-    """The files to write; raises UserError for names that no such file should have, before any work is done."""
+    """The files to write; raises UserError for names that no such file should have and where MIDI cannot be written, before any
+    work is done."""
+    from openxlstm.data.music import midi_package
+
+    midi_package()
     out = Path(args.out)
     if out.suffix.lower() not in (".mid", ".midi") or out.is_dir():
         raise UserError(f"--out {args.out}: a MIDI file ends in .mid")
@@ -105,11 +109,13 @@ def outputs(args: Any) -> tuple[Path, Path]:
 
 def task_of(run: str) -> "PianoRoll":
     """The task of a run folder; raises UserError where it is none of music."""
-    from openxlstm.inference.load import model_folder
+    from openxlstm.inference.load import model_folder, run_settings
     from openxlstm.tasks.music import PianoRoll
     from openxlstm.training.run import load_config
 
     model_folder(run)  # says best what is wrong with a folder that has no model
+    if not run_settings(Path(run)):
+        raise UserError(f"{run}: this is no run folder; compose needs the run's config.json too, which says what the keys mean")
     task = load_config(Path(run)).data
     if not isinstance(task, PianoRoll):
         about = getattr(task, "name", "text")

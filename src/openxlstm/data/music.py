@@ -118,7 +118,8 @@ def roll_of(steps: Sequence[Sequence[int]]) -> Roll:
     return roll
 
 
-def _symusic() -> Any:
+def midi_package() -> Any:
+    """The package symusic; raises UserError where it is not installed."""
     try:
         import symusic
     except ImportError:
@@ -143,7 +144,7 @@ def read_midi(path: str | Path, notation: Notation) -> Roll:
     Raises UserError for a file that is no MIDI, is empty or much too long, or has notes outside the 88 keys.
     """
     path = Path(path)
-    symusic = _symusic()
+    symusic = midi_package()
     if not path.is_file():
         raise UserError(f"{path}: no such file")
     try:
@@ -175,7 +176,7 @@ def write_midi(path: str | Path, roll: Roll, notation: Notation, tempo: float = 
 
     tempo: quarter notes a minute. The file is written aside and renamed.
     """
-    symusic = _symusic()
+    symusic = midi_package()
     score = symusic.Score(TICKS)
     score.tempos.append(symusic.Tempo(0, tempo))
     track = symusic.Track("piano", PIANO, False)
