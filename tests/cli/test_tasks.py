@@ -27,6 +27,8 @@ def test_the_list_has_a_line_for_each(capsys):
         "lra_retrieval",
         "lra_image",
         "lra_pathfinder",
+        "jsb_chorales",
+        "nottingham",
     ]
 
 

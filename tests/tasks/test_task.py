@@ -15,7 +15,7 @@ def test_every_task_says_what_it_is(name):
     task = TASKS[name]()
     reads = task.signature
     assert (reads.vocab_size is None) != (reads.input_dim is None)
-    assert (reads.num_classes is None) != (reads.num_values is None)
+    assert sum(kind is not None for kind in (reads.num_classes, reads.num_values, reads.num_bits)) == 1
     assert reads.num_outputs >= 1
     assert task.reports
     assert 20 < len(summary(name)) < 105

@@ -21,6 +21,7 @@ OPTIONAL = (
     Optional("pandas", "series", "reading series"),
     Optional("PIL", "images", "reading PNG and JPEG images"),
     Optional("triton", "triton", "GPU kernels; comes with PyTorch for CUDA on Linux"),
+    Optional("symusic", "music", "reading and writing MIDI"),
     Optional("transformers", "hf", "Hugging Face models and tokenizers"),
     Optional("datasets", "hf", "Hugging Face data sets"),
     Optional("huggingface_hub", "hf", "checkpoints from the Hugging Face hub"),

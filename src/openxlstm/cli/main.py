@@ -19,6 +19,7 @@ from openxlstm.errors import UserError, missing_extra
 VERBS = {
     "train": ("openxlstm.cli.train", "train a model, on the default text or on yours"),
     "generate": ("openxlstm.cli.generate", "let a trained model write text"),
+    "compose": ("openxlstm.cli.compose", "let a model of music write a piece"),
     "eval": ("openxlstm.cli.eval", "measure a trained model: bits per byte, perplexity"),
     "compare": ("openxlstm.cli.compare", "train several models alike: one table, one figure"),
     "report": ("openxlstm.cli.report", "ask whether the claims about xLSTM hold, and write the evidence"),

@@ -13,6 +13,7 @@ from openxlstm.tasks.generated import GeneratedTask
 from openxlstm.tasks.images import PermutedMNIST, SequentialMNIST
 from openxlstm.tasks.list_operations import ListOps
 from openxlstm.tasks.long_range_arena import ArenaListOps, ArenaRetrieval, ArenaText
+from openxlstm.tasks.music import JSBChorales, Nottingham
 from openxlstm.tasks.nearest_neighbour import NearestNeighbour
 from openxlstm.tasks.pathfinder import Pathfinder
 from openxlstm.tasks.regular import CycleNavigation, EvenPairs, Parity
@@ -20,6 +21,7 @@ from openxlstm.tasks.stack import StackManipulation
 from openxlstm.tasks.strings import BucketSort, MissingDuplicate, OddsFirst, Repetition, ReverseString
 from openxlstm.tasks.task import (
     ACCURACY,
+    BITS,
     CROSS_ENTROPY,
     SQUARED_ERROR,
     Anchor,
@@ -63,6 +65,8 @@ TASKS: dict[str, type[Task]] = {
         ArenaPathfinder,
         Events,
         EventStream,
+        JSBChorales,
+        Nottingham,
     )
 }
 """Every task by its name; `TASKS["parity"]()` has the settings of the papers."""
@@ -86,6 +90,7 @@ def summary(name: str) -> str:
 
 __all__ = [
     "ACCURACY",
+    "BITS",
     "CROSS_ENTROPY",
     "SQUARED_ERROR",
     "TASKS",

@@ -18,7 +18,7 @@ class Batch(NamedTuple):
     """Sequences of one task, padded at the end: causal models need no mask for that."""
 
     inputs: Tensor  # [B, T] int64 token ids, or [B, T, F] float32 vectors; 0 is padding
-    targets: Tensor  # [B, T] int64 classes, or [B, T, G] float32 values; IGNORE or NaN where a step is not scored
+    targets: Tensor  # [B, T] int64 classes, or [B, T, G] float32 values or bits; IGNORE or NaN where a step is not scored
     lengths: Tensor  # [B] int64  steps before the padding
 
     @property
@@ -46,7 +46,7 @@ class Batch(NamedTuple):
 
 
 def scored(targets: Tensor) -> Tensor:
-    """[B, T] bool: the targets that count, of [B, T] classes or [B, T, G] values."""
+    """[B, T] bool: the targets that count, of [B, T] classes or [B, T, G] values or bits."""
     return ~targets.isnan().any(-1) if targets.is_floating_point() else targets != IGNORE
 
 
@@ -57,21 +57,23 @@ def nothing_scored(batch: int, length: int, values: int | None = None) -> Tensor
 
 @dataclass(frozen=True, kw_only=True)
 class Signature:
-    """What a model of the task reads and answers at every step: one of the first two and one of the last two are given.
+    """What a model of the task reads and answers at every step: one of the first two and one of the last three are given.
 
     vocab_size: the inputs are token ids below it. input_dim: they are vectors of that width.
     num_classes: the targets are classes, the outputs their logits. num_values: the targets are so many real numbers.
+    num_bits: the targets are so many zeros and ones, each for itself, the outputs their logits.
     """
 
     vocab_size: int | None = None
     input_dim: int | None = None
     num_classes: int | None = None
     num_values: int | None = None
+    num_bits: int | None = None
 
     @property
     def num_outputs(self) -> int:
         """Width of the output head."""
-        return self.num_classes or self.num_values or 0
+        return self.num_classes or self.num_values or self.num_bits or 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +112,10 @@ def _entropy(targets: Tensor) -> float:
     return float(-(p * p.log()).sum())
 
 
+def _binary_entropy(p: Tensor) -> Tensor:
+    return -(torch.xlogy(p, p) + torch.xlogy(1 - p, 1 - p))
+
+
 ACCURACY = Metric(
     name="accuracy",
     higher_is_better=True,
@@ -121,6 +127,12 @@ CROSS_ENTROPY = Metric(
     higher_is_better=False,
     points=lambda outputs, targets: F.cross_entropy(outputs, targets, reduction="none"),
     constant=_entropy,
+)
+BITS = Metric(
+    name="negative log-likelihood",  # nats a step
+    higher_is_better=False,
+    points=lambda outputs, targets: F.binary_cross_entropy_with_logits(outputs, targets, reduction="none").sum(-1),
+    constant=lambda targets: float(_binary_entropy(targets.double().mean(0)).sum()),
 )
 SQUARED_ERROR = Metric(
     name="mean squared error",

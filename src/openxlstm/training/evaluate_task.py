@@ -76,7 +76,7 @@ def evaluate_task(
 
     The model is put in evaluation mode and left in the mode it had. Raises UserError for lengths the task does not have.
     """
-    loss = model if isinstance(model, TaskLoss) else TaskLoss(model)
+    loss = model if isinstance(model, TaskLoss) else task_loss(model, task)
     device = next(loss.parameters()).device
     lengths = lengths or task.reports[0]
     sums: dict[str, Tensor] = {}  # loss, points
@@ -95,7 +95,7 @@ def evaluate_task(
             wanted = mine.targets[mine.scored]
             total = sums.setdefault(label, torch.zeros(2, dtype=torch.float64, device=device))
             if not idle:
-                total[0] += target_loss(outputs, wanted).sum(dtype=torch.float64)
+                total[0] += target_loss(outputs, wanted, bits=loss.bits).sum(dtype=torch.float64)
                 total[1] += task.metric.points(outputs, wanted).sum(dtype=torch.float64)
     finally:
         loss.train(was_training)
@@ -110,6 +110,11 @@ def evaluate_task(
     )
     together = measured(task, found.sum(0), torch.cat(list(answers.values())), sum(chances.values()))
     return TaskEvaluation(split, lengths, task.metric.name, task.metric.higher_is_better, **together, by_length=by_length)
+
+
+def task_loss(model: nn.Module, task: Task) -> TaskLoss:
+    """The model together with the loss of the task."""
+    return TaskLoss(model, bits=task.signature.num_bits is not None)
 
 
 def measured(task: Task, sums: Tensor, targets: Tensor, chance: float) -> dict[str, Any]:

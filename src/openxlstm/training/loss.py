@@ -39,15 +39,17 @@ class TokenLoss(nn.Module):
 
 
 class TaskLoss(nn.Module):
-    """A sequence model together with the loss of its task: cross-entropy for classes, the squared error for real values.
+    """A sequence model together with the loss of its task: cross-entropy for classes, the squared error for real values,
+    the sum of binary cross-entropies for bits.
 
     `forward(inputs, targets, state, reset)` returns (loss [B, T] fp32, 0 where nothing is asked; state). With predict=True it
     returns the outputs instead, fp32 [N, C] for the N scored targets in the order of `targets[scored]`.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, *, bits: bool = False) -> None:
+        """bits: targets that are floating-point numbers are zeros and ones, and the outputs their logits."""
         super().__init__()
-        self.model = model
+        self.model, self.bits = model, bits
 
     def forward(
         self,
@@ -64,12 +66,15 @@ class TaskLoss(nn.Module):
         if predict:
             return outputs, state
         losses = hidden.new_zeros(where.shape, dtype=torch.float32)
-        return losses.masked_scatter(where, target_loss(outputs, targets[where])), state
+        return losses.masked_scatter(where, target_loss(outputs, targets[where], bits=self.bits)), state
 
 
-def target_loss(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Loss of each answer, fp32 [N]: of outputs [N, C] for classes [N], in nats; or for values [N, C], their mean square."""
+def target_loss(outputs: Tensor, targets: Tensor, *, bits: bool = False) -> Tensor:
+    """Loss of each answer, fp32 [N]: of outputs [N, C] for classes [N], in nats; for values [N, C], their mean square; for bits
+    [N, C], the nats of all of them together."""
     with torch.autocast(outputs.device.type, enabled=False):
+        if bits:
+            return F.binary_cross_entropy_with_logits(outputs, targets, reduction="none").sum(-1)
         if targets.is_floating_point():
             return (outputs - targets).square().mean(-1)
         return F.cross_entropy(outputs, targets, reduction="none")

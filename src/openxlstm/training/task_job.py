@@ -11,9 +11,8 @@ from openxlstm.data.windows import mix, share
 from openxlstm.errors import UserError
 from openxlstm.tasks import Batch, Task
 from openxlstm.training.config import ModelSettings, RunConfig, build_sequence_config
-from openxlstm.training.evaluate_task import TaskEvaluation, evaluate_task
+from openxlstm.training.evaluate_task import TaskEvaluation, evaluate_task, task_loss
 from openxlstm.training.job import Job
-from openxlstm.training.loss import TaskLoss
 from openxlstm.training.record import task_figure
 
 
@@ -60,7 +59,7 @@ class TaskJob(Job):
         return SequenceModel(config)
 
     def loss(self, model: nn.Module) -> nn.Module:
-        return TaskLoss(model)
+        return task_loss(model, self.task)
 
     def source(self) -> TaskBatches:
         return TaskBatches(self.task, self.config.trainer.batch_size, self.config.seed)
