@@ -20,6 +20,7 @@ VERBS = {
     "train": ("openxlstm.cli.train", "train a model, on the default text or on yours"),
     "generate": ("openxlstm.cli.generate", "let a trained model write text"),
     "eval": ("openxlstm.cli.eval", "measure a trained model: bits per byte, perplexity"),
+    "simulate": ("openxlstm.cli.simulate", "let a model of a chaotic system go on alone"),
     "compare": ("openxlstm.cli.compare", "train several models alike: one table, one figure"),
     "report": ("openxlstm.cli.report", "ask whether the claims about xLSTM hold, and write the evidence"),
     "forecast": ("openxlstm.cli.forecast", "forecast the series of a CSV file"),

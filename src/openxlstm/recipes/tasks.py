@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from openxlstm.tasks import TASKS, FormalLanguage
+from openxlstm.tasks import TASKS, DynamicsTask, FormalLanguage
 from openxlstm.tasks.images import ImageTask, SequentialMNIST
 from openxlstm.tasks.long_range_arena import ArenaTask
 from openxlstm.training.config import ModelSettings, OptimizerConfig, RunConfig, ScheduleConfig, TrainerConfig
@@ -19,6 +19,8 @@ def task_recipe(name: str) -> RunConfig:
         return pictures(name)
     if issubclass(kind, ArenaTask):
         return arena(name)
+    if issubclass(kind, DynamicsTask):
+        return chaos(name)
     return {"mqar": recall, "events": events, "event_stream": events, "listops": list_operations}.get(name, vectors)(name)
 
 
@@ -113,4 +115,18 @@ def pictures(name: str) -> RunConfig:
         name=name,
         data=TASKS[name](**smaller.get(name, {})),
         trainer=replace(base.trainer, steps=2000),
+    )
+
+
+def chaos(name: str) -> RunConfig:
+    """Two sLSTM blocks without convolution. What counts is the last decimals of one step, each of which is 2.3 Lyapunov times:
+    many small batches, float32, and a cosine that ends at 1/300 of the learning rate.
+    """
+    return RunConfig(
+        name=name,
+        data=TASKS[name](),
+        model=ModelSettings(pattern="slstm", dim=64, num_blocks=2, num_heads=1, conv_width=0, recurrent_init="normal"),
+        optimizer=OptimizerConfig(lr=3e-3, weight_decay=0.0, beta2=0.99, clip=1.0),
+        schedule=ScheduleConfig(kind="cosine", warmup=50, floor=1 / 300),
+        trainer=TrainerConfig(steps=4000, batch_size=8, validate_every=1000, checkpoint_every=1000),
     )
