@@ -11,12 +11,13 @@ from openxlstm.tasks.dynamics import DynamicsTask
 from openxlstm.training.config import RunConfig
 from openxlstm.training.dynamics_figure import dynamics_figure
 from openxlstm.training.evaluate_dynamics import DynamicsEvaluation, evaluate_dynamics, linear_runs, model_runs, scores
+from openxlstm.training.readout import refit_head
 from openxlstm.training.task_job import TaskJob
 
 
 class DynamicsJob(TaskJob):
-    """Weights are chosen by the median valid time of free runs in validation; reported are free runs on test trajectories,
-    next to those of a linear autoregression."""
+    """Weights are chosen by the median valid time of free runs in validation, then the head is solved for; reported are free
+    runs of that model on test trajectories, next to those of a linear autoregression."""
 
     task: DynamicsTask
 
@@ -31,6 +32,8 @@ class DynamicsJob(TaskJob):
 
     def report(self, loss: nn.Module, rank: int, world: int) -> dict[str, Any]:
         precision = self.config.trainer.precision
+        if world == 1 or self.config.trainer.strategy != "fsdp2":  # else no process has the whole head
+            refit_head(loss.model, self.task)
         found = self.validate(loss, rank, world)
         test = evaluate_dynamics(loss, self.task, "test", precision=precision, rank=rank, world_size=world)
         self.runs = model_runs(loss, self.task, "test", self.task.horizon_steps, precision)

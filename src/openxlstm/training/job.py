@@ -71,7 +71,8 @@ class Job(ABC):
 
     @abstractmethod
     def report(self, loss: nn.Module, rank: int, world: int) -> dict[str, Any]:
-        """What report.json says of the finished model; "validation_line" and "validation" are among it."""
+        """What report.json says of the finished model; "validation_line" and "validation" are among it. What is done to the
+        model here is saved with it."""
 
     @abstractmethod
     def lines(self, report: Mapping[str, Any]) -> Iterator[str]:
