@@ -28,7 +28,8 @@ def run_task(args: Any) -> int:
     from openxlstm.cli.generate import check_device
     from openxlstm.inference.load import model_folder
     from openxlstm.models.sequence import SequenceModel
-    from openxlstm.tasks import Task
+    from openxlstm.tasks import DynamicsTask, Task
+    from openxlstm.training.evaluate_dynamics import evaluate_dynamics
     from openxlstm.training.evaluate_task import evaluate_task
     from openxlstm.training.run import load_config
 
@@ -44,8 +45,9 @@ def run_task(args: Any) -> int:
     model = SequenceModel.from_pretrained(model_folder(args.run), device=device, backend=args.backend)
     say(f"{model.num_parameters():,} parameters, {task.description}, on {device}")
     found = []
+    evaluate: Any = evaluate_dynamics if isinstance(task, DynamicsTask) else evaluate_task
     for lengths in args.lengths.split(",") if args.lengths else task.reports:
-        found.append(evaluate_task(model, task, args.split or "test", lengths.strip(), precision=args.precision))
+        found.append(evaluate(model, task, args.split or "test", lengths.strip(), precision=args.precision))
         say(f"lengths {found[-1].lengths}: {found[-1].num_targets:,} answers")
     if args.json:
         print(json.dumps({"run": str(args.run), "task": task.name, "results": [one.to_dict() for one in found]}, indent=2))

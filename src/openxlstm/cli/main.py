@@ -21,6 +21,7 @@ VERBS = {
     "generate": ("openxlstm.cli.generate", "let a trained model write text"),
     "compose": ("openxlstm.cli.compose", "let a model of music write a piece"),
     "eval": ("openxlstm.cli.eval", "measure a trained model: bits per byte, perplexity"),
+    "simulate": ("openxlstm.cli.simulate", "let a model of a chaotic system go on alone"),
     "compare": ("openxlstm.cli.compare", "train several models alike: one table, one figure"),
     "report": ("openxlstm.cli.report", "ask whether the claims about xLSTM hold, and write the evidence"),
     "forecast": ("openxlstm.cli.forecast", "forecast the series of a CSV file"),

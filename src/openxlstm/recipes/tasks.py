@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from openxlstm.tasks import TASKS, FormalLanguage
+from openxlstm.tasks import TASKS, DynamicsTask, FormalLanguage
 from openxlstm.tasks.images import ImageTask, SequentialMNIST
 from openxlstm.tasks.long_range_arena import ArenaTask
 from openxlstm.tasks.music import PianoRoll
@@ -22,6 +22,8 @@ def task_recipe(name: str) -> RunConfig:
         return arena(name)
     if issubclass(kind, PianoRoll):
         return music(name)
+    if issubclass(kind, DynamicsTask):
+        return chaos(name)
     return {"mqar": recall, "events": events, "event_stream": events, "listops": list_operations}.get(name, vectors)(name)
 
 
@@ -133,4 +135,18 @@ def music(name: str) -> RunConfig:
         optimizer=OptimizerConfig(lr=3e-3, weight_decay=2.0, beta2=0.99, clip=1.0),
         schedule=ScheduleConfig(kind="cosine", warmup=50, floor=0.05),
         trainer=TrainerConfig(steps=500, batch_size=16, validate_every=25, checkpoint_every=100, patience=6),
+    )
+
+
+def chaos(name: str) -> RunConfig:
+    """Two sLSTM blocks without convolution. What counts is the last decimals of one step, each of which is 2.3 Lyapunov times:
+    many small batches, float32, and a cosine that ends at 1e-5. Gradients become as small as AdamW's usual eps.
+    """
+    return RunConfig(
+        name=name,
+        data=TASKS[name](),
+        model=ModelSettings(pattern="slstm", dim=64, num_blocks=2, num_heads=1, conv_width=0, recurrent_init="normal"),
+        optimizer=OptimizerConfig(lr=6e-3, weight_decay=0.0, beta2=0.95, eps=1e-12, clip=1.0),
+        schedule=ScheduleConfig(kind="cosine", warmup=50, floor=1 / 600),
+        trainer=TrainerConfig(steps=8000, batch_size=8, validate_every=2000, checkpoint_every=1000),
     )

@@ -7,6 +7,15 @@ from openxlstm.tasks.arithmetic import ModularArithmetic, ModularArithmeticBrack
 from openxlstm.tasks.associative_recall import AssociativeRecall
 from openxlstm.tasks.copy_memory import CopyMemory
 from openxlstm.tasks.counting import Majority, MajorityCount, OrderedSet
+from openxlstm.tasks.dynamics import (
+    DoublePendulum,
+    DynamicsTask,
+    KuramotoSivashinsky,
+    Lorenz63,
+    Lorenz96,
+    MackeyGlass,
+    Roessler,
+)
 from openxlstm.tasks.events import Events, EventStream
 from openxlstm.tasks.formal_language import FormalLanguage
 from openxlstm.tasks.generated import GeneratedTask
@@ -67,6 +76,12 @@ TASKS: dict[str, type[Task]] = {
         EventStream,
         JSBChorales,
         Nottingham,
+        Lorenz63,
+        Lorenz96,
+        Roessler,
+        MackeyGlass,
+        DoublePendulum,
+        KuramotoSivashinsky,
     )
 }
 """Every task by its name; `TASKS["parity"]()` has the settings of the papers."""
@@ -96,6 +111,7 @@ __all__ = [
     "TASKS",
     "Anchor",
     "Batch",
+    "DynamicsTask",
     "FormalLanguage",
     "GeneratedTask",
     "Metric",

@@ -194,6 +194,10 @@ class Task(ABC):
     def train_batch(self, batch: int, rng: torch.Generator) -> Batch:
         """So many training samples."""
 
+    def train_batch_at(self, batch: int, rng: torch.Generator, progress: float) -> Batch:
+        """The same when a share `progress` of the run, from 0 to below 1, is done: for samples that change in its course."""
+        return self.train_batch(batch, rng)
+
     @abstractmethod
     def evaluation(self, split: Split, lengths: str) -> Iterator[tuple[str, Batch]]:
         """All samples of a split with these lengths, in batches, each with the length or the range "N-M" that it belongs to."""

@@ -36,6 +36,7 @@ def row(model: str, reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "score": mean,
         "spread": statistics.stdev(scores) if len(scores) > 1 else None,
         "guess": tests[0]["guess"],
+        "baselines": {name: found["score"] for name, found in reports[0].get("baselines", {}).items()},
         "other_lengths": lengths,
         "published": next((known[name] for name in PUBLISHED.get(model.lower(), ()) if name in known), None),
         "validation_score": statistics.mean(r["validation"]["score"] for r in reports),
@@ -68,6 +69,8 @@ def table(rows: Sequence[Mapping[str, Any]], *, sweep: bool) -> str:
         values.append("" if anchor is None else f"{'' if anchor['checked'] else '~'}{anchor['score']:g}")
         values.append(f"{row['tokens_per_second']:,.0f}")
         lines.append("| " + " | ".join(values) + " |")
+    for name, score in first["baselines"].items():
+        lines.append(f"| {name} |" + " |" * (2 + sweep) + f" {score:.4f} |" + " |" * (len(further) + 2))
     lines.append("| guessing |" + " |" * (2 + sweep) + f" {first['guess']:.4f} |" + " |" * (len(further) + 2))
     return "\n".join(lines)
 

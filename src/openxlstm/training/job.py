@@ -71,7 +71,8 @@ class Job(ABC):
 
     @abstractmethod
     def report(self, loss: nn.Module, rank: int, world: int) -> dict[str, Any]:
-        """What report.json says of the finished model; "validation_line" and "validation" are among it."""
+        """What report.json says of the finished model; "validation_line" and "validation" are among it. What is done to the
+        model here is saved with it."""
 
     @abstractmethod
     def lines(self, report: Mapping[str, Any]) -> Iterator[str]:
@@ -85,9 +86,13 @@ class Job(ABC):
 def open_job(config: RunConfig, say: Callable[[str], None] | None = None) -> Job:
     """The job of a configuration: text is prepared, files are read. Raises UserError for whatever the user can mend."""
     from openxlstm.data import TextConfig, prepare
+    from openxlstm.tasks.dynamics import DynamicsTask
+    from openxlstm.training.dynamics_job import DynamicsJob
     from openxlstm.training.task_job import TaskJob
     from openxlstm.training.text_job import TextJob, cache_dir
 
     if isinstance(config.data, TextConfig):
         return TextJob(config, prepare(config.data, cache_dir(), report=say))
+    if isinstance(config.data, DynamicsTask):
+        return DynamicsJob(config, config.data)
     return TaskJob(config, config.data)

@@ -181,7 +181,7 @@ def draw_scores(
     """Scores over the length of the sequences. models: name -> for each seed the LengthScores, as dicts, of the same lengths.
 
     The line is the mean of the seeds, the band goes from their lowest to their highest; the dashed line is what guessing
-    scores, and the lengths of training are shaded. Where more is better, scores are shares of right answers and the axis ends
+    scores, and the lengths of training are shaded. Where more is better and scores are shares of right answers, the axis ends
     at 1.
     """
     places: list[float] = []
@@ -198,7 +198,7 @@ def draw_scores(
     axes.axvspan(int(low) - 0.5, int(high or low) + 0.5, color="0.92", zorder=0, label="lengths of training")
     axes.set_xlabel("length")
     if higher_is_better:
-        axes.set_ylim(min(-0.05, axes.get_ylim()[0]), 1.05)
+        axes.set_ylim(min(-0.05, axes.get_ylim()[0]), max(1.05, axes.get_ylim()[1]))
     if max(places) > 8 * min(places):
         axes.set_xscale("log", base=2)
         axes.xaxis.set_major_formatter(lambda length, _: f"{length:g}")

@@ -19,16 +19,17 @@ from openxlstm.training.record import task_figure
 class TaskBatches:
     """Training samples as a function of (seed, step, rank, world size).
 
-    task: where they come from. rows: of the global batch. seed: chooses the samples.
+    task: where they come from. rows: of the global batch. seed: chooses the samples. steps: of the whole run.
     """
 
-    def __init__(self, task: Task, rows: int, seed: int) -> None:
-        self.task, self.rows, self.seed = task, rows, seed
+    def __init__(self, task: Task, rows: int, seed: int, steps: int = 1) -> None:
+        self.task, self.rows, self.seed, self.steps = task, rows, seed, steps
 
     def batch(self, step: int, rank: int = 0, world_size: int = 1) -> Batch:
         """The rows of `rank` in global batch number `step` (from 0)."""
         rng = torch.Generator().manual_seed(mix("train", self.seed, step))
-        return self.task.train_batch(self.rows, rng).rows(share(self.rows, rank, world_size))
+        progress = min(step / self.steps, 1.0)
+        return self.task.train_batch_at(self.rows, rng, progress).rows(share(self.rows, rank, world_size))
 
 
 class TaskJob(Job):
@@ -62,7 +63,8 @@ class TaskJob(Job):
         return task_loss(model, self.task)
 
     def source(self) -> TaskBatches:
-        return TaskBatches(self.task, self.config.trainer.batch_size, self.config.seed)
+        trainer = self.config.trainer
+        return TaskBatches(self.task, trainer.batch_size, self.config.seed, trainer.steps)
 
     def validate(self, loss: nn.Module, rank: int, world: int) -> TaskEvaluation:
         precision = self.config.trainer.precision
