@@ -176,12 +176,23 @@ import sys
 from openxlstm.cli.extras import OPTIONAL
 from openxlstm.cli.main import main
 
-class Absent:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in [entry.module for entry in OPTIONAL]:
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+absent = [entry.module for entry in OPTIONAL]
 
-sys.meta_path.insert(0, Absent())
+
+class Without:
+    # A finder of modules that does not find the optional ones, as where they are not installed.
+
+    def __init__(self, finder):
+        self.finder = finder
+
+    def __getattr__(self, name):
+        return getattr(self.finder, name)
+
+    def find_spec(self, name, path=None, target=None):
+        return None if name.partition(".")[0] in absent else self.finder.find_spec(name, path, target)
+
+
+sys.meta_path = [Without(finder) for finder in sys.meta_path]
 generate = main(["generate", "runs/a", "--max-tokens", "3"])
 evaluate = main(["eval", "runs/a", "--data", "t.txt"])
 print(generate, evaluate, main(["doctor"]), main(["train"]))
