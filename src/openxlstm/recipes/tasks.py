@@ -124,9 +124,10 @@ def pictures(name: str) -> RunConfig:
 def music(name: str) -> RunConfig:
     """One sLSTM block of 300,000 parameters: minutes on one core for the chorales, more for the tunes, in windows of 200 steps.
 
-    There are few chorales, and what helps most is a weight decay twenty times the usual (docs/log.md).
+    There are few chorales, and what helps most is a weight decay twenty times the usual (docs/log.md). The tunes are many and
+    want little of all that.
     """
-    return RunConfig(
+    chorales = RunConfig(
         name=name,
         data=TASKS[name](window=200),  # type: ignore[call-arg]
         model=ModelSettings(
@@ -135,6 +136,14 @@ def music(name: str) -> RunConfig:
         optimizer=OptimizerConfig(lr=3e-3, weight_decay=2.0, beta2=0.99, clip=1.0),
         schedule=ScheduleConfig(kind="cosine", warmup=50, floor=0.05),
         trainer=TrainerConfig(steps=500, batch_size=16, validate_every=25, checkpoint_every=100, patience=6),
+    )
+    if name == "jsb_chorales":
+        return chorales
+    return replace(
+        chorales,
+        model=replace(chorales.model, dropout=0.1, embedding_dropout=0.05),
+        optimizer=replace(chorales.optimizer, weight_decay=0.1),
+        trainer=replace(chorales.trainer, steps=1000, validate_every=100),
     )
 
 
