@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 
 import pytest
 import torch
@@ -51,6 +52,14 @@ def test_choices_and_last_words_are_scored_as_by_hand(files, loaded):
     mean = sum(nats(loaded, story["context"], " " + story["continuation"]) for story in STORIES) / len(STORIES)
     assert found["stories"]["perplexity"] == pytest.approx(math.exp(-mean), rel=1e-4)
     assert "acc_stderr" in found["choices"]
+
+
+def test_no_process_is_forked(files, loaded, monkeypatch):
+    """In a process with threads, such as those of torch, a forked one may wait for a lock for ever."""
+    monkeypatch.setattr("multiprocessing.Pool", None)
+    before = dict(os.environ)
+    assert evaluate_tasks(loaded, ["stories"], folder=files)["stories"]["perplexity_stderr"] > 0
+    assert dict(os.environ) == before
 
 
 def test_a_text_in_chunks_is_the_text_in_one_go(loaded, monkeypatch):

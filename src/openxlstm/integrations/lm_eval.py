@@ -2,8 +2,9 @@
 
 import contextlib
 import json
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ def evaluate_tasks(
             raise UserError(f"lm-eval has no task {name!r}: `lm-eval ls tasks` lists those it has; for a file, name its folder")
         else:
             configs.append(name)
-    with contextlib.redirect_stdout(sys.stderr):  # it reports its progress with print
+    with contextlib.redirect_stdout(sys.stderr), one_process():  # it reports its progress with print
         found = harness.simple_evaluate(
             model=harness_model(loaded, tokens_at_once),
             tasks=configs,
@@ -59,6 +60,20 @@ def evaluate_tasks(
         name: {metric.removesuffix(",none"): value for metric, value in values.items() if isinstance(value, float)}
         for name, values in found["results"].items()
     }
+
+
+@contextlib.contextmanager
+def one_process() -> Iterator[None]:
+    """lm-eval estimates errors in forked processes unless told otherwise, and a fork of a process with threads may hang."""
+    before = os.environ.get("DISABLE_MULTIPROC")
+    os.environ["DISABLE_MULTIPROC"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["DISABLE_MULTIPROC"]
+        else:
+            os.environ["DISABLE_MULTIPROC"] = before
 
 
 def harness_model(loaded: LoadedRun, tokens_at_once: int = TOKENS_AT_ONCE) -> Any:
