@@ -62,6 +62,7 @@ def test_measurement_noise_is_read_but_not_the_truth():
     for split in ("train", "test"):
         noise = task.measured(split) - task.truth(split)
         assert noise.std((0, 1)) == pytest.approx(0.2 * np.ones(3), rel=0.15)
+    assert task.measured("test", 20) == pytest.approx(task.measured("test")[:, :20]), "longer ones are the same where they are"
     clean = small(train_samples=400, horizon=4.0)
     assert task.truth("test") == pytest.approx(clean.truth("test"))
     assert (task.scale.step > 1.5 * clean.scale.step).all(), "most of a step is noise"

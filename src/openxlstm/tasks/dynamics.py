@@ -213,8 +213,9 @@ def prepared(task: DynamicsTask, split: Split, samples: int) -> Prepared:
     path = task.system.trajectories(task.size(split)[0], samples, seed)[..., : len(task.channels)]
     noise = np.zeros(path.shape)
     if task.measurement_noise:
-        rng = np.random.Generator(np.random.PCG64([seed, 1]))
-        noise = task.measurement_noise * rng.normal(size=path.shape)
+        # a generator for each trajectory, so that a longer one has the same noise where the shorter one has it
+        rngs = (np.random.Generator(np.random.PCG64([seed, row])) for row in range(len(path)))
+        noise = task.measurement_noise * np.stack([rng.normal(size=path.shape[1:]) for rng in rngs])
     if split == "train":
         mean, std = path.mean((0, 1)), path.std((0, 1))
         steps = np.diff((path - mean) / std + noise, axis=1)
