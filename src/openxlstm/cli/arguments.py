@@ -6,9 +6,10 @@ import math
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from importlib.util import find_spec
 from typing import Any, NoReturn
 
-from openxlstm.errors import UserError
+from openxlstm.errors import UserError, missing_extra
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
@@ -21,6 +22,12 @@ def say(*lines: object) -> None:
     """Talk goes to stderr, so that stdout holds results alone."""
     for line in lines:
         print(line, file=sys.stderr, flush=True)
+
+
+def check_figures() -> None:
+    """Raise UserError now, not after the training, where nothing can be drawn."""
+    if find_spec("matplotlib") is None:
+        raise missing_extra("matplotlib", "plot", "the figure (or give --no-figure)")
 
 
 class HelpFormatter(argparse.RawDescriptionHelpFormatter):

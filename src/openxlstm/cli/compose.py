@@ -136,17 +136,9 @@ def read_prime(args: Any, notation: "Notation") -> "Roll":
 
 def load(args: Any, task: "PianoRoll") -> Any:
     """The model of the run."""
-    import torch
+    from openxlstm.cli.generate import load_of_task
 
-    from openxlstm.cli.generate import check_device
-    from openxlstm.inference.load import model_folder
-    from openxlstm.models.sequence import SequenceModel
-
-    if args.threads:
-        torch.set_num_threads(args.threads)
-    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    check_device(device)
-    model = SequenceModel.from_pretrained(model_folder(args.run), device=device, backend=args.backend)
+    model, device = load_of_task(args)
     say(f"{model.num_parameters():,} parameters, trained on {task.name}, on {device}")
     return model
 

@@ -22,12 +22,8 @@ def is_about_task(run: str | None) -> bool:
 
 def run_task(args: Any) -> int:
     """Print the scores of a run at `--lengths`; by default at those that its report has."""
-    import torch
-
     from openxlstm.cli.eval import columns
-    from openxlstm.cli.generate import check_device
-    from openxlstm.inference.load import model_folder
-    from openxlstm.models.sequence import SequenceModel
+    from openxlstm.cli.generate import load_of_task
     from openxlstm.tasks import DynamicsTask, Task
     from openxlstm.training.evaluate_dynamics import evaluate_dynamics
     from openxlstm.training.evaluate_task import evaluate_task
@@ -38,11 +34,7 @@ def run_task(args: Any) -> int:
             raise UserError(f"--{name.replace('_', '-')} is about text; {args.run} is the run of a task")
     task = load_config(Path(args.run)).data
     assert isinstance(task, Task)
-    if args.threads:
-        torch.set_num_threads(args.threads)
-    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    check_device(device)
-    model = SequenceModel.from_pretrained(model_folder(args.run), device=device, backend=args.backend)
+    model, device = load_of_task(args)
     say(f"{model.num_parameters():,} parameters, {task.description}, on {device}")
     found = []
     evaluate: Any = evaluate_dynamics if isinstance(task, DynamicsTask) else evaluate_task

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from openxlstm.cli.arguments import VerbParser, number, numbers, say
+from openxlstm.cli.arguments import VerbParser, check_figures, number, numbers, say
 from openxlstm.errors import UserError
 
 if TYPE_CHECKING:
@@ -108,16 +108,6 @@ def run(argv: list[str]) -> int:
     if len(frame) > SHOWN:
         print(f"... and {len(frame) - SHOWN} more rows in {args.out}")
     return 0
-
-
-def check_figures() -> None:
-    """Raise UserError now, not after the training, where nothing can be drawn."""
-    from importlib.util import find_spec
-
-    from openxlstm.errors import missing_extra
-
-    if find_spec("matplotlib") is None:
-        raise missing_extra("matplotlib", "plot", "the figure (or give --no-figure)")
 
 
 def read(args: Any, path: str, **more: Any) -> "Panel":

@@ -150,14 +150,9 @@ def run(argv: Sequence[str]) -> int:
 
 def load(args: Any) -> Any:
     """The LoadedRun that `run`, `tokenizer`, `backend`, `device` and `threads` of a command line ask for."""
-    import torch
-
     from openxlstm.inference.load import load_run, newest_run
 
-    if args.threads:
-        torch.set_num_threads(args.threads)
-    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    check_device(device)
+    device = device_of(args)
     folder = args.run
     if folder is None:
         folder = newest_run()
@@ -167,6 +162,26 @@ def load(args: Any) -> Any:
     shape = " + ".join(f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds))
     say(f"{loaded.model.num_parameters():,} parameters, {shape} blocks, tokenizer {loaded.tokenizer.kind}, on {device}")
     return loaded
+
+
+def load_of_task(args: Any) -> tuple[Any, str]:
+    """The SequenceModel of the run that `run`, `backend`, `device` and `threads` of a command line ask for, and its device."""
+    from openxlstm.inference.load import model_folder
+    from openxlstm.models.sequence import SequenceModel
+
+    device = device_of(args)
+    return SequenceModel.from_pretrained(model_folder(args.run), device=device, backend=getattr(args, "backend", None)), device
+
+
+def device_of(args: Any) -> str:
+    """The device that `device` of a command line asks for, a GPU if there is one; `threads` holds from now on."""
+    import torch
+
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    check_device(device)
+    return device
 
 
 def check_device(name: str) -> None:

@@ -4,12 +4,11 @@ import csv
 import io
 import json
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from openxlstm.cli.arguments import VerbParser, number, say
-from openxlstm.errors import UserError, missing_extra
+from openxlstm.cli.arguments import VerbParser, check_figures, number, say
+from openxlstm.errors import UserError
 
 
 def parser() -> VerbParser:
@@ -50,23 +49,18 @@ def run(argv: Sequence[str]) -> int:
     args = parser().parse_args(argv)
     if Path(args.out).suffix == ".png":
         raise UserError(f"--out {args.out}: name the CSV file; the figure gets the same name with .png")
-    if not args.no_figure and find_spec("matplotlib") is None:
-        raise missing_extra("matplotlib", "plot", "the figure (or give --no-figure)")
+    if not args.no_figure:
+        check_figures()
     import numpy as np
     import torch
 
-    from openxlstm.cli.generate import check_device
+    from openxlstm.cli.generate import load_of_task
     from openxlstm.files import write_atomic
     from openxlstm.inference.free_run import free_run
-    from openxlstm.inference.load import model_folder
-    from openxlstm.models.sequence import SequenceModel
     from openxlstm.tasks.free_run import valid_steps
 
     task = task_of(args.run)
-    if args.threads:
-        torch.set_num_threads(args.threads)
-    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    check_device(device)
+    model, device = load_of_task(args)
     truth = None
     if args.file:
         prefix = task.scale.normal(read_channels(Path(args.file), task.channels))
@@ -76,7 +70,7 @@ def run(argv: Sequence[str]) -> int:
         samples = task.warmup + args.steps
         prefix = task.measured("test", samples)[args.trajectory, : task.warmup]
         truth = task.truth("test", samples)[args.trajectory, task.warmup :]
-    model = SequenceModel.from_pretrained(model_folder(args.run), device=device).eval()
+    model.eval()
     say(f"{model.num_parameters():,} parameters, {len(prefix)} samples of warm-up, on {device}")
     scale = torch.tensor(task.scale.step, device=device)
     found = free_run(model, torch.tensor(prefix, device=device)[None], args.steps, scale)[0].cpu().numpy()

@@ -2,6 +2,7 @@
 
 import itertools
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -21,7 +22,7 @@ COMMON_PARTS = {
 """Modules around the blocks, and in them."""
 
 
-class Decoder:
+class Decoder(ABC):
     """`batch` independent streams of a model, each in a row of its own; a subclass adds `step` and fills `_memories`.
 
     model: its parameters and buffers are watched for changes. batch: rows. device: where memories are.
@@ -38,10 +39,10 @@ class Decoder:
         self._lock = threading.Lock()
         self._all = torch.arange(batch, device=device)
 
+    @abstractmethod
     def step(self, ids: Tensor, rows: Tensor | Sequence[int] | None = None) -> Tensor:
         """Read ids [n] int64, one token for each of `rows` (different ones; None: all, in order); other rows stay as they are.
         Returns logits [n, vocab_size]. Raises ValueError for ids or rows out of range."""
-        raise NotImplementedError
 
     def state(self, rows: Tensor | Sequence[int] | None = None) -> tuple[Any, ...]:
         """A copy of the memory of some rows (None: all) as the model's own state: one entry a block."""

@@ -123,11 +123,6 @@ def strides(x: Tensor, dims: int = 3) -> tuple[int, ...]:
     return x.stride()[:dims]
 
 
-def rows(x: Tensor) -> Tensor:
-    """x itself if its last dimension is contiguous, else a copy in which it is."""
-    return x if x.stride(-1) == 1 or x.shape[-1] <= 1 else x.contiguous()
-
-
 def ceil_div(a: int, b: int) -> int:
     """How many tiles of b cover a."""
     return -(-a // b)

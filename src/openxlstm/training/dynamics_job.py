@@ -35,8 +35,8 @@ class DynamicsJob(TaskJob):
         if world == 1 or self.config.trainer.strategy != "fsdp2":  # else no process has the whole head
             refit_head(loss.model, self.task)
         found = self.validate(loss, rank, world)
-        test = evaluate_dynamics(loss, self.task, "test", precision=precision, rank=rank, world_size=world)
         self.runs = model_runs(loss, self.task, "test", self.task.horizon_steps, precision)
+        test = evaluate_dynamics(loss, self.task, "test", precision=precision, rank=rank, world_size=world, runs=self.runs)
         order, linear = linear_runs(self.task)
         line = scores(self.task, linear, self.task.truth("test")[:, self.task.warmup :])
         return {

@@ -53,13 +53,17 @@ def evaluate_dynamics(
     precision: str = "fp32",
     rank: int = 0,
     world_size: int = 1,
+    runs: NDArray[Any] | None = None,
 ) -> DynamicsEvaluation:
-    """Arguments as for `evaluate_task`. Every process makes all free runs; one step is scored by all of them together."""
+    """Arguments as for `evaluate_task`. runs: the free runs of `model_runs`, where they were made before.
+
+    Every process makes all free runs; one step is scored by all of them together.
+    """
     lengths = lengths or task.reports[0]
     horizon = task.horizon_of(lengths)
     one_step = evaluate_task(model, task, split, lengths, precision=precision, rank=rank, world_size=world_size)
     truth = task.truth(split, task.warmup + horizon)[:, task.warmup :]
-    found = scores(task, model_runs(model, task, split, horizon, precision), truth)
+    found = scores(task, model_runs(model, task, split, horizon, precision) if runs is None else runs, truth)
     still = scores(task, np.repeat(truth[:, :1], horizon, 1), truth)
     part = LengthScore(lengths, found["score"], still["score"], one_step.loss, len(truth))
     return DynamicsEvaluation(

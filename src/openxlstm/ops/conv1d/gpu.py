@@ -9,6 +9,7 @@ from torch import Tensor
 
 from openxlstm.ops import gpu
 from openxlstm.ops.conv1d.taps import convolve
+from openxlstm.ops.native import rows
 from openxlstm.ops.operator import differentiable
 
 MAX_WIDTH = 8  # the backward pass is unrolled over pairs of taps
@@ -49,7 +50,7 @@ def conv1d_triton(x: Tensor, taps: Tensor, bias: Tensor | None, state: Tensor, r
     from openxlstm.ops.conv1d import triton as kernels
 
     B, T, D = x.shape
-    x, state, y = gpu.rows(x), gpu.rows(state), x.new_empty(x.shape)
+    x, state, y = rows(x), rows(state), x.new_empty(x.shape)
     gpu.launch(
         kernels.conv_forward,
         (B * gpu.ceil_div(T, TILE["BT"]), gpu.ceil_div(D, TILE["BD"])),
@@ -74,7 +75,7 @@ def conv1d_triton_backward(
     from openxlstm.ops.conv1d import triton as kernels
 
     (B, T, D), W = x.shape, len(taps)
-    x, state, dy = gpu.rows(x), gpu.rows(state), gpu.rows(dy)
+    x, state, dy = rows(x), rows(state), rows(dy)
     tiles = B * gpu.ceil_div(T + W - 1, TILE["BT"])
     dx, dstate, sums = x.new_empty(x.shape), state.new_empty(state.shape), taps.new_empty(tiles, W + 1, D)
     gpu.launch(

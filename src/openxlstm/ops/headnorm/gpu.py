@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from openxlstm.ops import gpu
+from openxlstm.ops.native import contiguous, rows
 from openxlstm.ops.operator import differentiable
 
 ACTIVATIONS = {"silu": 1, "sigmoid": 2}  # 0 is none
@@ -55,12 +56,12 @@ def head_norm_triton(
     from openxlstm.ops.headnorm import triton as kernels
 
     B, T, H, V = h.shape
-    h, a, gate = gpu.rows(h), _rows(a), _rows(gate)
+    h, a, gate = rows(h), _rows(a), _rows(gate)
     y, tile = h.new_empty(B, T, H * V), _tile(V)
     gpu.launch(
         kernels.headnorm_forward,
         (gpu.ceil_div(B * T, tile["ROWS"]), H if V else 0),
-        *(h, *_contiguous(weight, bias, skip), a, gate, y, B * T, T, H, V, eps, *h.stride()[:3], *_strides(a), *_strides(gate)),
+        *(h, *contiguous(weight, bias, skip), a, gate, y, B * T, T, H, V, eps, *h.stride()[:3], *_strides(a), *_strides(gate)),
         SILU=kind == ACTIVATIONS["silu"],
         **tile,
     )
@@ -88,7 +89,7 @@ def head_norm_triton_backward(
     from openxlstm.ops.headnorm import triton as kernels
 
     B, T, H, V = h.shape
-    h, a, gate, dy = gpu.rows(h), _rows(a), _rows(gate), gpu.rows(dy)
+    h, a, gate, dy = rows(h), _rows(a), _rows(gate), rows(dy)
     dh, da, dgate = h.new_empty(h.shape), _empty(a, h), _empty(gate, h)
     tile = _tile(V)
     programs = gpu.ceil_div(B * T, tile["ROWS"] * TILES)
@@ -96,7 +97,7 @@ def head_norm_triton_backward(
     gpu.launch(
         kernels.headnorm_backward,
         (programs, H if V else 0),
-        *(dy, h, *_contiguous(weight, bias, skip), a, gate, dh, da, dgate, sums, B * T, T, H, V, eps),
+        *(dy, h, *contiguous(weight, bias, skip), a, gate, dh, da, dgate, sums, B * T, T, H, V, eps),
         *(*dy.stride()[:2], *h.stride()[:3], *_strides(a), *_strides(gate)),
         SILU=kind == ACTIVATIONS["silu"],
         TILES=TILES,
@@ -118,16 +119,12 @@ def _tile(V: int) -> dict[str, int]:
     return dict(ROWS=rows, BV=width, num_warps=min(rows * width // (32 * NUMBERS_A_THREAD), 16))
 
 
-def _contiguous(*tensors: Tensor | None) -> tuple[Tensor | None, ...]:
-    return tuple(None if x is None else x.contiguous() for x in tensors)
-
-
 def _strides(x: Tensor | None) -> tuple[int, int]:
     return (0, 0) if x is None else (x.stride(0), x.stride(1))
 
 
 def _rows(x: Tensor | None) -> Tensor | None:
-    return None if x is None else gpu.rows(x)
+    return None if x is None else rows(x)
 
 
 def _empty(x: Tensor | None, like: Tensor) -> Tensor:

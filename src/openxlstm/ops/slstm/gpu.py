@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from openxlstm.ops import gpu
+from openxlstm.ops.native import rows
 from openxlstm.ops.numerics import full_precision
 from openxlstm.ops.operator import differentiable, needs_gradient
 from openxlstm.ops.slstm import stepped, stepwise
@@ -95,7 +96,7 @@ def slstm_triton(
 
     B, T, _, H, D = gates.shape
     results = h, last, h_before, saved = _outputs(gates, exp_forget, by_step, save)
-    gates, R, b = _dense_units(gates), R.to(gates.dtype).contiguous(), b.contiguous()
+    gates, R, b = rows(gates), R.to(gates.dtype).contiguous(), b.contiguous()
     start, flags = torch.stack([h0, c0, n0, m0]), _flags(reset, mask)
     if by_step:
         stepped.forward(gates, R, b, start, flags, h, last, h_before, saved, exp_forget)
@@ -147,7 +148,7 @@ def slstm_triton_backward(
     d_start = last.new_empty(3, B, H, D)
     RT = R.permute(0, 2, 3, 1).to(h_before.dtype).contiguous()  # [H, 4, to, from]
     start, flags = torch.stack([h0, c0, n0]), _flags(reset, mask)
-    dh = dh if dh is None else _dense_units(dh)
+    dh = dh if dh is None else rows(dh)
     d_last = d_last if d_last is None else d_last.contiguous()
     if by_step:
         stepped.backward(dh, d_last, last, RT, start, flags, saved, d_gates, db, d_start, exp_forget)
@@ -215,8 +216,3 @@ def _flags(reset: Tensor | None, mask: Tensor | None) -> Tensor | None:
         return None if reset is None else reset.to(torch.int8).contiguous()
     bits = (~mask).to(torch.int8) * 2
     return (bits if reset is None else bits + reset).contiguous()
-
-
-def _dense_units(x: Tensor) -> Tensor:
-    """x with the units of a head side by side; its other strides may be any."""
-    return x if x.stride(-1) == 1 else x.contiguous()
