@@ -39,6 +39,23 @@ def test_a_table_of_equal_models_that_is_not_computed_twice(base, tmp_path):
     assert not any("finished before" in line for line in said), "other settings are another cell"
 
 
+def test_a_cell_outlives_new_settings_but_not_a_new_default(base, tmp_path):
+    """A version with more settings finds what one without them trained; a folder that says other settings is trained again."""
+    place = compare(base, ["lstm"], [0], tmp_path / "cmp").cells[0].folder / "config.json"
+    stored = json.loads(place.read_text())
+    assert stored["trainer"].pop("patience") == 0
+    place.write_text(json.dumps(stored))
+    said = []
+    compare(base, ["lstm"], [0], tmp_path / "cmp", said.append)
+    assert any("finished before" in line for line in said)
+    stored["trainer"]["patience"] = 7
+    place.write_text(json.dumps(stored))
+    said.clear()
+    compare(base, ["lstm"], [0], tmp_path / "cmp", said.append)
+    assert not any("finished before" in line for line in said)
+    assert json.loads(place.read_text())["trainer"]["patience"] == 0
+
+
 def test_a_cell_that_fails_is_reported_and_the_others_go_on(base, tmp_path):
     wild = replace(
         base,

@@ -5,6 +5,7 @@ import pytest
 from openxlstm.errors import UserError
 from openxlstm.models.config import LanguageModelConfig
 from openxlstm.recipes import RECIPES, recipe
+from openxlstm.tasks import TASKS
 from openxlstm.training.config import ModelSettings, build_model_config
 from openxlstm.training.options import describe, from_dict, help_text, override, split_arguments
 
@@ -115,3 +116,4 @@ def test_the_digest_changes_with_any_setting():
     assert override(base, {"seed": "1"}).digest() != base.digest()
     assert override(base, {"trainer.steps": "21"}).digest() != base.digest()
     assert recipe("tiny").digest() == base.digest()
+    assert len({recipe(name).digest() for name in TASKS}) == len(TASKS)

@@ -149,8 +149,9 @@ def load_corpus(config: TextConfig) -> Corpus:
 def source_fingerprint(config: TextConfig) -> str:
     """16 hex digits that change with the settings, and with name, size or time of the files they lead to. No text is read,
     a tokenizer file counts by its content."""
-    facts: dict[str, Any] = dataclasses.asdict(config)
-    facts["streaming"] = None  # how the text is read, not what it says
+    usual = dataclasses.asdict(type(config)())
+    facts: dict[str, Any] = {name: value for name, value in dataclasses.asdict(config).items() if value != usual[name]}
+    facts.pop("streaming", None)  # how the text is read, not what it says
     if config.tokenizer == "bytes":
         facts["cut"] = "bytes"  # by characters before
     if config.source == STDLIB:

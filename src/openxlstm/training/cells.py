@@ -52,14 +52,24 @@ class Order:
         """Its result."""
         return Cell(self.model, self.lr, self.seed, self.place, report, failure)
 
+    def begun(self) -> bool:
+        """Whether the folder has a run with these very settings; one of before a default changed is another."""
+        from openxlstm.training.run import load_config
+
+        try:
+            return load_config(self.place) == self.config
+        except UserError:
+            return False
+
     def finished(self) -> Cell | None:
         """What was trained before."""
         path = self.place / "report.json"
-        return self.cell(json.loads(path.read_text())) if path.exists() else None
+        return self.cell(json.loads(path.read_text())) if path.exists() and self.begun() else None
 
     def resumable(self) -> bool:
-        """Whether there is a checkpoint to go on from; where a run was stopped before its first one, its folder is emptied."""
-        if (self.place / "checkpoints" / "last.pt").exists():
+        """Whether there is a checkpoint to go on from; where a run was stopped before its first one, or has other settings, its
+        folder is emptied."""
+        if (self.place / "checkpoints" / "last.pt").exists() and self.begun():
             return True
         if self.place.exists():
             shutil.rmtree(self.place)

@@ -271,8 +271,24 @@ class RunConfig:
         return values
 
     def digest(self) -> str:
-        """Eight hex digits that change with any setting."""
-        return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()[:8]
+        """Eight hex digits that change with any setting. Defaults are left out: a later version, which has more settings, finds
+        what an earlier one trained."""
+        told = _told(self.to_dict(), RunConfig(data=type(self.data)()).to_dict())
+        if isinstance(self.data, Task):
+            told["data"] = told.get("data", {}) | {"task": self.data.name}
+        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def _told(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """The values that differ from the defaults; of a group, those of its parts."""
+    found = {}
+    for name, value in values.items():
+        usual = defaults[name]
+        if isinstance(value, Mapping) and isinstance(usual, Mapping):
+            value, usual = _told(value, usual), {}
+        if value != usual:
+            found[name] = value
+    return found
 
 
 def with_values(config: RunConfig, values: Mapping[str, Any], where: str) -> RunConfig:
