@@ -111,6 +111,20 @@ def test_rows_come_and_go(device):
     assert_same(decoder.step(last, [0, 1]), torch.stack(expected))
 
 
+@torch.inference_mode()
+@pytest.mark.parametrize("kind", ["mlstm", "slstm", "mlstm_large"])
+def test_many_rows(kind, device):
+    """As many as a server takes; fewer in the interpreter, which is as slow as there are rows (256 pass there in a minute)."""
+    rows = 33 if gpu.interpreted() else 256
+    model, ids = make_model(kind, device, dim=8), ids_for(device, rows, 3)
+    _, state = model(ids[:, :2])
+    decoder = GraphDecoder(model, batch=rows)
+    decoder.load_state(state)
+    logits, state = model(ids[:, 2:], state)
+    assert_same(decoder.step(ids[:, 2]), logits[:, 0])
+    assert_same(decoder.state(), state)
+
+
 def test_inference_mode_may_change_between_steps(device):
     model, ids = make_model("mlstm", device, dim=8), ids_for(device, 1, 3)
     decoder = GraphDecoder(model)

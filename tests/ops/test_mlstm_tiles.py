@@ -17,14 +17,31 @@ pytestmark = pytest.mark.skipif(
 )
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 HEADS = {"7b": (8, 256, 512), "wide": (16, 128, 256), "narrow": (4, 64, 128), "160m": (4, 96, 192)}
-EVERY = list(itertools.product([(8, 0), (9, 0), (10, 0)], HEADS, DTYPES))
-FEW = [((9, 0), "7b", "bf16"), ((9, 0), "narrow", "bf16"), ((8, 0), "160m", "bf16"), ((9, 0), "wide", "fp32")]
+PLAIN, BORDERS, SIGMOID, UNUSED = "plain", "reset and mask", "sigmoid, not normalised", "last state unused"
+EVERY = [
+    *itertools.product([(8, 0), (9, 0), (10, 0)], HEADS, DTYPES, [PLAIN]),
+    *itertools.product([(8, 0), (9, 0), (10, 0)], ["7b", "narrow"], ["bf16", "fp32"], [BORDERS, SIGMOID, UNUSED]),
+]
+FEW = [
+    ((9, 0), "7b", "bf16", PLAIN),
+    ((9, 0), "narrow", "bf16", PLAIN),
+    ((8, 0), "160m", "bf16", PLAIN),
+    ((9, 0), "wide", "fp32", PLAIN),
+    ((9, 0), "narrow", "bf16", BORDERS),
+    ((9, 0), "narrow", "bf16", SIGMOID),
+]
 CASES = EVERY if os.environ.get("OPENXLSTM_EVERY_TILE") == "1" else FEW
-"""One case compiles six to ten kernels. OPENXLSTM_EVERY_TILE=1 tests all of the table, which takes half an hour."""
+"""One case compiles six to ten kernels. OPENXLSTM_EVERY_TILE=1 tests all of the table, which takes an hour."""
 
 
 def launches(
-    capability: tuple[int, int], heads: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch, T: int = 256, B: int = 8
+    capability: tuple[int, int],
+    heads: str,
+    dtype: torch.dtype,
+    monkeypatch: pytest.MonkeyPatch,
+    T: int = 256,
+    B: int = 8,
+    variant: str = PLAIN,
 ) -> list[gpu.Launch]:
     """A forward and a backward pass as the GPU would get them, on CPU tensors."""
     monkeypatch.setattr(gpu, "capability", lambda device: capability)
@@ -33,21 +50,25 @@ def launches(
     i, f = (torch.zeros(B, T, H, dtype=dtype) for _ in range(2))
     state = [torch.zeros(B, H, *shape) for shape in ((K, V), (K,), ())]
     L = chunk_length(K, V, dtype, capability, None)
-    options = (True, False, 1e-6, L)
+    options = (variant != SIGMOID, variant == SIGMOID, 1e-6, L)
+    borders = [torch.ones(B, T, dtype=torch.bool) if variant == BORDERS else None for _ in ("reset", "mask")]
     with gpu.recording() as found:
-        h, C, n, _, *kept = host.mlstm_triton(q, k, v, i, f, *state, None, None, *options, True, True)
-        host.mlstm_triton_backward(h, C, n, q, k, v, i, f, *state[:2], None, None, h, C, n, *kept, *options)
+        h, C, n, _, *kept = host.mlstm_triton(q, k, v, i, f, *state, *borders, *options, True, True)
+        dC, dn = (None, None) if variant == UNUSED else (C, n)
+        host.mlstm_triton_backward(h, dC, dn, q, k, v, i, f, *state[:2], *borders, h, C, n, *kept, *options)
     return found
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("capability", "heads", "dtype"), CASES, ids=str)
-def test_compiles_well(capability: tuple[int, int], heads: str, dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("capability", "heads", "dtype", "variant"), CASES, ids=str)
+def test_compiles_well(
+    capability: tuple[int, int], heads: str, dtype: str, variant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     done = set()
-    for launch in launches(capability, heads, DTYPES[dtype], monkeypatch):
+    for launch in launches(capability, heads, DTYPES[dtype], monkeypatch, variant=variant):
         kind = specialization(launch, capability)
         name, options = launch.kernel.__name__, launch.options
-        if kind in done or (name.startswith(("gate", "read")) and heads != "7b"):
+        if kind in done or (name.startswith(("gate", "read")) and heads != "7b" and variant == PLAIN):
             continue  # what runs over gates alone is the same for all head sizes
         done.add(kind)
         found = compile_ahead(launch, capability)
