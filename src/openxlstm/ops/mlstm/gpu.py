@@ -165,7 +165,7 @@ def mlstm_triton(
     gates, decay, segments, nq, states, n_states = kept
     frames = m0.new_empty(size.memories, size.chunks + 1)
     arguments, options = _gate_arguments(i_pre, f_pre, reset, mask, size, sigmoid_input)
-    launch(kernels.gate_frames, size.memories, frames, m, m0, *arguments, CHUNKS=min(size.span, 32), **options, num_warps=8)
+    launch(kernels.gate_frames, size.memories, frames, m, m0, *arguments, CHUNKS=size.span // 2, **options, num_warps=8)
     grid = size.memories * size.chunks
     launch(kernels.gate_weights, grid, gates, decay, segments, frames, *arguments, NORMALIZE=normalize, **options, num_warps=1)
     _states(k, v, C0, n0, gates, decay, states, n_states, C, n, size)
