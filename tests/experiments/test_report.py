@@ -10,8 +10,8 @@ import pytest
 from openxlstm.cli.main import main
 from openxlstm.cli.report import with_data
 from openxlstm.experiments import QUESTIONS, SCALES, Check, Setting, Trained, answer_all, cost
-from openxlstm.experiments.question import grown, of_law, rarest_first, score, share, steepest
-from openxlstm.experiments.report import value
+from openxlstm.experiments.question import grown, in_most, of_law, rarest_first, score, share, steepest
+from openxlstm.experiments.report import Answer, Report, value
 from openxlstm.experiments.sweeps import Capacity, Scaling, Sweep, at_width
 from openxlstm.recipes import recipe
 from openxlstm.training.compare import variant
@@ -66,6 +66,16 @@ def test_a_report_says_what_holds_and_what_does_not(tmp_path):
     assert again.answers[0].values == report.answers[0].values
 
 
+def test_two_questions_to_a_model_train_it_once(tmp_path):
+    said = []
+    twice = [question(), question("again", settings={"minutes": Setting(models=("lstm", "slstm"), options=QUICK)})]
+    first, second = answer_all(twice, "minutes", tmp_path, said.append).answers
+    assert sum("finished before" in line for line in said) == 2
+    assert first.values == second.values
+    assert len(list((tmp_path / "cells").iterdir())) == 2
+    assert (tmp_path / "again" / "compare.png").exists()
+
+
 def test_a_model_that_fails_does_not_make_a_claim_hold(tmp_path):
     made = question(checks=(Check(what="score of mlstm", measure=score("mlstm"), bar=2.0, at_most=True),))
     (answer,) = answer_all([made], "minutes", tmp_path).answers  # mlstm is not among its models
@@ -82,6 +92,9 @@ def test_a_question_about_files_says_that_it_needs_them(tmp_path, capsys):
     assert "Needs data, --data pixels=PATH: CIFAR-10" in (tmp_path / "report.md").read_text()
     (given,) = with_data([asked], f"pixels={tmp_path}")
     assert not given.lacks
+    assert (
+        Report(tmp_path, "hours", (Answer(given, None),)).command == f"openxlstm report --scale hours --data pixels={tmp_path}"
+    )
     assert f"--data.source={tmp_path}" in given.command(given.settings["minutes"])
     assert main(["report", "--only=pixels", "--data", f"pixels={tmp_path / 'nowhere'}", "--out", str(tmp_path / "out")]) == 2
     assert "nowhere" in capsys.readouterr().err
@@ -158,6 +171,8 @@ def test_checks():
     assert not high.holds(math.nan)
     rows = {"a": {"score": 1.0, "by_context": {64: 2.0, 2048: 1.5}}, "b": {"score": 4.0}}
     assert share("a", "b")(rows) == 0.25
+    assert in_most("a")({"a": {"scores": [1.0, 0.9, 0.2, 0.8, 0.7]}}) == 0.7
+    assert in_most("a")({"a": {"scores": [0.3]}}) == 0.3
     assert grown("a", 2048)(rows) == -0.5
     rows = {"a": {"nats_per_token": 3.0}, "b": {"nats_per_token": 2.0}, "c": {"nats_per_token": 2.5}}
     assert steepest("a", "b")(rows) == -1.0
@@ -182,7 +197,14 @@ def test_every_question_can_be_asked(name, scale):
         variant(config.model, model)
     contexts = dict.fromkeys((config.trainer.context, *config.trainer.report_contexts), 1.0)
     lengths = [{"lengths": at, "score": 1.0} for at in getattr(config.data, "report_lengths", ())]
-    row = {"score": 1.0, "nats_per_token": 1.0, "by_context": contexts, "by_frequency": [1.0] * 10, "other_lengths": lengths}
+    row = {
+        "score": 1.0,
+        "scores": [1.0] * setting.seeds,
+        "nats_per_token": 1.0,
+        "by_context": contexts,
+        "by_frequency": [1.0] * 10,
+        "other_lengths": lengths,
+    }
     rows = dict.fromkeys(setting.models, row)
     if isinstance(asked, Sweep):
         assert len(asked.widths[scale]) >= 2

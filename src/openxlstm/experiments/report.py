@@ -41,6 +41,12 @@ class Report:
     answers: tuple[Answer, ...]
     interrupted: int | None = None
 
+    @property
+    def command(self) -> str:
+        """What asks the same questions again."""
+        data = [f"{answer.question.name}={answer.question.data}" for answer in self.answers if answer.question.data is not None]
+        return f"openxlstm report --scale {self.scale}" + f" --data {','.join(data)}" * bool(data)
+
 
 def answer_all(
     questions: Sequence[Question],
@@ -126,7 +132,7 @@ def as_markdown(report: Report) -> str:
         "",
         f"openxlstm {__version__}, torch {where['torch']}, {where['cpu']}, {where['cpus']} cores. All of it again:",
         "",
-        f"```\nopenxlstm report --scale {report.scale}\n```",
+        f"```\n{report.command}\n```",
         "",
         summary(report.answers),
     ]

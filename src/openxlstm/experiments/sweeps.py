@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from openxlstm.experiments.question import Evidence, Rows
 from openxlstm.experiments.scaling import draw, fit
-from openxlstm.experiments.trained import Trained
+from openxlstm.experiments.trained import CELLS, Trained
 from openxlstm.recipes import recipe
 from openxlstm.training.compare import Comparison, compare
 from openxlstm.training.options import override
@@ -42,7 +42,8 @@ class Sweep(Trained):
             options = {**self.options(setting), **at_width(width)}
             base = dataclasses.replace(override(recipe(self.recipe), options), name=f"{self.name}-{width}")
             place = folder / f"width-{width}"
-            found.append(compare(base, setting.models, range(setting.seeds), place, say, setting.lrs, jobs))
+            cells = folder.parent / CELLS
+            found.append(compare(base, setting.models, range(setting.seeds), place, say, setting.lrs, jobs, cells))
             if found[-1].interrupted is not None:
                 return Evidence(rows={}, table="", command="", interrupted=found[-1].interrupted)
         points = {model: self.points(found, model) for model in setting.models}

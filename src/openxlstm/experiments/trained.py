@@ -10,6 +10,9 @@ from openxlstm.recipes import NEEDS_DATA, recipe
 from openxlstm.training.compare import Comparison, compare
 from openxlstm.training.options import override
 
+CELLS = "cells"
+"""The folder of trained models beside those of the questions: two questions to one model train it once."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
@@ -30,16 +33,14 @@ class Setting:
 @dataclass(frozen=True, kw_only=True)
 class Trained(Question):
     """A question to a comparison, the one of `openxlstm compare`: each trained model is a folder named by the hash of its
-    configuration, so whatever is finished is not trained again.
+    configuration, so whatever is finished is not trained again, for this question or another.
 
     recipe: what is trained: a recipe for text or a task.
     settings: scale -> Setting; a scale that is not there does not ask the question.
-    data: the file or folder, for a recipe whose data does not come with Python.
     """
 
     recipe: str
     settings: Mapping[str, Setting]
-    data: str | None = None
 
     @property
     def lacks(self) -> str:
@@ -52,7 +53,7 @@ class Trained(Question):
         if setting is None or self.lacks:
             return None
         base = dataclasses.replace(override(recipe(self.recipe), self.options(setting)), name=self.name)
-        found = compare(base, setting.models, range(setting.seeds), folder, say, setting.lrs, jobs)
+        found = compare(base, setting.models, range(setting.seeds), folder, say, setting.lrs, jobs, folder.parent / CELLS)
         return Evidence(
             rows=rows_of(found),
             table=found.table() if found.cells else "",

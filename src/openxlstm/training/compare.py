@@ -116,6 +116,7 @@ def compare(
     say: Callable[[str], None] = lambda line: None,
     lrs: Sequence[float] = (),
     jobs: int = 1,
+    cells: Path | None = None,
 ) -> Comparison:
     """Train each of `models` with each of `lrs` and `seeds`, all else as in `base`.
 
@@ -123,9 +124,9 @@ def compare(
 
     Each has as many parameters, to 1 %, as `base.model` (or as its `num_parameters` says). lrs: peak learning rates, of which
     each model is shown with the best (see Comparison); none = that of `base`. jobs: trainings at a time; more than one, each in
-    a process of its own. Every cell is a run folder under `folder` (default runs/compare-NAME-HASH), named by a hash of its
-    configuration, the data and the version of this package: finished cells are not trained again, interrupted ones are resumed.
-    Writes compare.json, compare.md and compare.png.
+    a process of its own. Every cell is a run folder under `cells` (default: `folder`, by default runs/compare-NAME-HASH), named
+    by a hash of its configuration, the data and the version of this package: finished cells are not trained again, interrupted
+    ones are resumed. Several comparisons may share `cells`. Writes compare.json, compare.md and compare.png to `folder`.
     """
     from openxlstm.models.count import count_parameters
     from openxlstm.training.job import open_job
@@ -163,18 +164,20 @@ def compare(
     for number, (key, config) in enumerate(configs.items(), 1):
         model, lr, seed = key
         title = f"[{number}/{len(configs)}] {model}, {f'lr {lr:g}, ' if lrs else ''}seed {seed}"
-        orders[key] = Order(model, lr, seed, config, folder / f"{config.name}-{identity(config, job.fingerprint)}", title)
-    cells: dict[tuple[str, float, int], Cell] = {}
+        place = (cells or folder) / f"{config.name}-{identity(config, job.fingerprint)}"
+        orders[key] = Order(model, lr, seed, config, place, title)
+    (cells or folder).mkdir(parents=True, exist_ok=True)
+    done: dict[tuple[str, float, int], Cell] = {}
     stopped: int | None = None
 
     def found() -> Comparison:
-        return Comparison(base, target, folder, tuple(cells[key] for key in orders if key in cells), stopped)
+        return Comparison(base, target, folder, tuple(done[key] for key in orders if key in done), stopped)
 
     for key, cell, signal in train_all(orders, jobs, say):
         if signal is not None:
             stopped = signal
             continue
-        cells[key] = cell
+        done[key] = cell
         write(found())
     return found()
 

@@ -34,6 +34,7 @@ def row(model: str, reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "metric": tests[0]["metric"],
         "lengths": tests[0]["lengths"],
         "score": mean,
+        "scores": scores,
         "spread": statistics.stdev(scores) if len(scores) > 1 else None,
         "guess": tests[0]["guess"],
         "baselines": {name: found["score"] for name, found in reports[0].get("baselines", {}).items()},
