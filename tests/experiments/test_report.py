@@ -69,11 +69,16 @@ def test_a_report_says_what_holds_and_what_does_not(tmp_path):
 def test_two_questions_to_a_model_train_it_once(tmp_path):
     said = []
     twice = [question(), question("again", settings={"minutes": Setting(models=("lstm", "slstm"), options=QUICK)})]
-    first, second = answer_all(twice, "minutes", tmp_path, said.append).answers
+    report = answer_all(twice, "minutes", tmp_path / "report", said.append, cells=tmp_path / "trained")
+    first, second = report.answers
     assert sum("finished before" in line for line in said) == 2
     assert first.values == second.values
-    assert len(list((tmp_path / "cells").iterdir())) == 2
-    assert (tmp_path / "again" / "compare.png").exists()
+    assert len(list((tmp_path / "trained").iterdir())) == 2
+    assert sorted(path.name for path in (tmp_path / "report" / "again").iterdir()) == [
+        f"compare.{end}" for end in ("json", "md", "png")
+    ]
+    assert report.cost.startswith("2 trainings, 0.0 hours")
+    assert report.cost in (tmp_path / "report" / "report.md").read_text()
 
 
 def test_a_model_that_fails_does_not_make_a_claim_hold(tmp_path):

@@ -17,6 +17,7 @@ OWN = {
     "only": "NAME,NAME  these questions alone",
     "data": "NAME=PATH,NAME=PATH  files for questions whose data does not come with Python; without them they are not asked",
     "out": "FOLDER  where runs and report go (default: runs/report-SCALE; the same command continues there)",
+    "cells": "FOLDER  where trained models go, to keep the report's folder small (default: cells in --out)",
     "jobs": "N  trainings at a time (default: 1)",
     "list": "print the questions and stop",
     "help": "this text",
@@ -58,7 +59,8 @@ def run(argv: list[str]) -> int:
     chosen = with_data(
         [question for name, question in QUESTIONS.items() if not names or name in names], options.get("data", "")
     )
-    report = answer_all(chosen, scale, folder, say, jobs)
+    cells = Path(options["cells"]) if "cells" in options else None
+    report = answer_all(chosen, scale, folder, say, jobs, cells)
     if report.interrupted is not None:
         say(f"interrupted; the same command continues in {folder}")
         return 128 + report.interrupted

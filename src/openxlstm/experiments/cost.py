@@ -31,7 +31,7 @@ UNITS = {"training": 1.0, "prefill": 1.0, "step": 1e3, "state": 2**-20}
 class Cost(Question):
     """Times in plain PyTorch, the one that every model here runs in: medians of five, one sequence."""
 
-    def ask(self, scale: str, folder: Path, say: Callable[[str], None], jobs: int = 1) -> Evidence | None:
+    def ask(self, scale: str, folder: Path, cells: Path, say: Callable[[str], None], jobs: int = 1) -> Evidence | None:
         stored = folder / "cost.json"
         if stored.exists():
             say("  measured before")

@@ -3,7 +3,7 @@
 import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -40,7 +40,7 @@ class Evidence:
 
     rows: the numbers, by model. table: the same in Markdown. command: what measures them again.
     figure: a file in the question's folder, if one was drawn. failures: models that could not be measured, and why.
-    interrupted: the signal that ended it before its end.
+    interrupted: the signal that ended it before its end. trainings: seconds that each took, by its folder.
     """
 
     rows: Rows
@@ -49,6 +49,7 @@ class Evidence:
     figure: str | None = None
     failures: tuple[str, ...] = ()
     interrupted: int | None = None
+    trainings: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,9 +75,12 @@ class Question(ABC):
         return ""
 
     @abstractmethod
-    def ask(self, scale: str, folder: Path, say: Callable[[str], None], jobs: int = 1) -> Evidence | None:
-        """Measure, or take up what is in the folder; None where the scale does not afford the question or it lacks
-        something. jobs: trainings at a time; times are taken of one alone."""
+    def ask(self, scale: str, folder: Path, cells: Path, say: Callable[[str], None], jobs: int = 1) -> Evidence | None:
+        """Measure, or take up what is there; None where the scale does not afford the question or it lacks something.
+
+        folder: of this question's tables and figures. cells: of trained models, which questions share. jobs: trainings at a
+        time; times are taken of one alone.
+        """
 
 
 def score(model: str) -> Callable[[Rows], float]:

@@ -47,6 +47,14 @@ class Report:
         data = [f"{answer.question.name}={answer.question.data}" for answer in self.answers if answer.question.data is not None]
         return f"openxlstm report --scale {self.scale}" + f" --data {','.join(data)}" * bool(data)
 
+    @property
+    def cost(self) -> str:
+        """How many models were trained for it, and how long that took."""
+        took: dict[str, float] = {}
+        for answer in self.answers:
+            took |= answer.evidence.trainings if answer.evidence else {}
+        return f"{len(took)} trainings, {sum(took.values()) / 3600:.1f} hours one after the other."
+
 
 def answer_all(
     questions: Sequence[Question],
@@ -54,13 +62,15 @@ def answer_all(
     folder: Path,
     say: Callable[[str], None] = lambda line: None,
     jobs: int = 1,
+    cells: Path | None = None,
 ) -> Report:
-    """Answer `questions` at a scale (SCALES) and write the report after each. jobs: trainings at a time."""
+    """Answer `questions` at a scale (SCALES) and write the report after each. jobs: trainings at a time. cells: the folder of
+    the trained models (default: `cells` in `folder`); two questions to one model train it once."""
     folder.mkdir(parents=True, exist_ok=True)
     answers: list[Answer] = []
     for number, question in enumerate(questions, 1):
         say(f"== question {number} of {len(questions)}: {question.name}")
-        found = question.ask(scale, folder / question.name, say, jobs)
+        found = question.ask(scale, folder / question.name, cells or folder / "cells", say, jobs)
         if found is not None and found.interrupted is not None:
             return Report(folder, scale, tuple(answers), found.interrupted)
         values = () if found is None else tuple(value(check, found.rows) for check in question.checks)
@@ -133,6 +143,8 @@ def as_markdown(report: Report) -> str:
         f"openxlstm {__version__}, torch {where['torch']}, {where['cpu']}, {where['cpus']} cores. All of it again:",
         "",
         f"```\n{report.command}\n```",
+        "",
+        report.cost,
         "",
         summary(report.answers),
     ]

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from openxlstm.experiments.question import Evidence, Rows
 from openxlstm.experiments.scaling import draw, fit
-from openxlstm.experiments.trained import CELLS, Trained
+from openxlstm.experiments.trained import Trained, trainings
 from openxlstm.recipes import recipe
 from openxlstm.training.compare import Comparison, compare
 from openxlstm.training.options import override
@@ -33,7 +33,7 @@ class Sweep(Trained):
     widths: Mapping[str, tuple[int, ...]]
     figure: ClassVar[str]
 
-    def ask(self, scale: str, folder: Path, say: Callable[[str], None], jobs: int = 1) -> Evidence | None:
+    def ask(self, scale: str, folder: Path, cells: Path, say: Callable[[str], None], jobs: int = 1) -> Evidence | None:
         setting = self.settings.get(scale)
         if setting is None or self.lacks:
             return None
@@ -42,7 +42,6 @@ class Sweep(Trained):
             options = {**self.options(setting), **at_width(width)}
             base = dataclasses.replace(override(recipe(self.recipe), options), name=f"{self.name}-{width}")
             place = folder / f"width-{width}"
-            cells = folder.parent / CELLS
             found.append(compare(base, setting.models, range(setting.seeds), place, say, setting.lrs, jobs, cells))
             if found[-1].interrupted is not None:
                 return Evidence(rows={}, table="", command="", interrupted=found[-1].interrupted)
@@ -56,6 +55,7 @@ class Sweep(Trained):
             command=f"for width in {all_widths}; do {self.command(setting)} {IN_SHELL}; done",
             figure=self.figure if (folder / self.figure).exists() else None,
             failures=tuple(f"{c.model}, seed {c.seed}: {c.failure}" for one in found for c in one.cells if c.failure),
+            trainings=trainings(*found),
         )
 
     @abstractmethod

@@ -10,9 +10,6 @@ from openxlstm.recipes import NEEDS_DATA, recipe
 from openxlstm.training.compare import Comparison, compare
 from openxlstm.training.options import override
 
-CELLS = "cells"
-"""The folder of trained models beside those of the questions: two questions to one model train it once."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
@@ -48,12 +45,12 @@ class Trained(Question):
             return ""
         return f"Needs data, --data {self.name}=PATH: {NEEDS_DATA[self.recipe]}."
 
-    def ask(self, scale: str, folder: Path, say: Callable[[str], None], jobs: int = 1) -> Evidence | None:
+    def ask(self, scale: str, folder: Path, cells: Path, say: Callable[[str], None], jobs: int = 1) -> Evidence | None:
         setting = self.settings.get(scale)
         if setting is None or self.lacks:
             return None
         base = dataclasses.replace(override(recipe(self.recipe), self.options(setting)), name=self.name)
-        found = compare(base, setting.models, range(setting.seeds), folder, say, setting.lrs, jobs, folder.parent / CELLS)
+        found = compare(base, setting.models, range(setting.seeds), folder, say, setting.lrs, jobs, cells)
         return Evidence(
             rows=rows_of(found),
             table=found.table() if found.cells else "",
@@ -61,6 +58,7 @@ class Trained(Question):
             figure="compare.png" if (folder / "compare.png").exists() else None,
             failures=tuple(f"{cell.model}, seed {cell.seed}: {cell.failure}" for cell in found.cells if cell.failure),
             interrupted=found.interrupted,
+            trainings=trainings(found),
         )
 
     def options(self, setting: Setting) -> dict[str, str]:
@@ -73,6 +71,11 @@ class Trained(Question):
         words.append(f"--seeds {','.join(map(str, range(setting.seeds)))}")
         words += [f"--lrs {','.join(f'{lr:g}' for lr in setting.lrs)}"] * bool(setting.lrs)
         return " ".join([*words, *(f"--{name}={value}" for name, value in self.options(setting).items())])
+
+
+def trainings(*found: Comparison) -> dict[str, float]:
+    """Seconds by the folders of what was trained."""
+    return {cell.folder.name: cell.report["seconds"] for one in found for cell in one.cells if cell.report is not None}
 
 
 def rows_of(found: Comparison) -> Rows:
