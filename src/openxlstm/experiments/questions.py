@@ -34,12 +34,15 @@ MATRIX = ("mlstm", "lstm", "transformer")
 COUNTING = {
     "model.num_blocks": "1",
     "model.dim": "64",
+    "model.embedding_dropout": "0.1",
     "optimizer.lr": "1e-2",
     "optimizer.weight_decay": "0",
+    "schedule.floor": "0.01",
     "trainer.batch_size": "64",
     "trainer.steps": "10000",
 }
-"""With these a counter keeps to its states at lengths never seen: large steps of small batches, no weight decay."""
+"""With these a counter keeps to its states at lengths never seen: what is read is noisy, so that states must attract; large
+steps of small batches and no weight decay let them (docs/log.md)."""
 LADDER = ("lstm_plain", "lstm_residual", "lstm", "slstm", "xlstm[7:1]")
 """Each with one thing more than the one before: residual branch and norm, up-projection, exponential gates, matrix memory."""
 NO_CONV, FIXED_GATES = "mlstm{conv_width=0}", "mlstm{input_gate_mode=fixed,forget_gate_mode=fixed}"
