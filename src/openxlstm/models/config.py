@@ -11,7 +11,7 @@ from openxlstm.layers.gates import FORGET_GATE_MODES, GATE_MODES
 from openxlstm.models.patterns import BLOCK_NAMES
 
 NORMS = ("layer", "rms", "none")
-POOLINGS = ("mean", "last")
+POOLINGS = ("mean", "max", "mean_max", "last")
 CENTRES = ("last", "mean")
 GATES = ("exp", "sigmoid")
 RECURRENT_INITS = ("zeros", "normal")
@@ -231,7 +231,7 @@ class ClassifierConfig(EncoderConfig):
     num_classes: int
     """Number of outputs."""
     pooling: str = "mean"
-    """"mean" over the steps that are not padding, or the "last" of them."""
+    """"mean" or "max" over the steps that are not padding, "mean_max" (both, side by side), or the "last" of them."""
     bidirectional: bool = False
     """A second stack reads the sequence backwards. Such a model has no state to hand on."""
 
@@ -241,6 +241,11 @@ class ClassifierConfig(EncoderConfig):
             raise UserError(f"num_classes must be at least 1, got {self.num_classes}")
         if self.pooling not in POOLINGS:
             raise UserError(f"pooling must be one of {', '.join(POOLINGS)}, got {self.pooling!r}")
+
+    @property
+    def num_features(self) -> int:
+        """What the last layer reads."""
+        return self.dim * (2 if self.pooling == "mean_max" else 1) * (2 if self.bidirectional else 1)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -36,8 +36,7 @@ def count_parameters(config: StackConfig) -> int:
     if isinstance(config, LanguageModelConfig):
         total += config.vocab_size * config.dim * (1 if config.tie_embeddings else 2)
     if isinstance(config, ClassifierConfig):
-        directions = 1 + config.bidirectional
-        total = total * directions + directions * config.dim * config.num_classes + config.num_classes
+        total = total * (1 + config.bidirectional) + (config.num_features + 1) * config.num_classes
     if isinstance(config, SequenceConfig):
         total += config.dim * config.num_outputs + config.num_outputs
     if isinstance(config, EncoderConfig):

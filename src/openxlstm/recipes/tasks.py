@@ -2,7 +2,8 @@
 
 from dataclasses import replace
 
-from openxlstm.tasks import TASKS, DynamicsTask, FormalLanguage
+from openxlstm.recipes.classification import classification
+from openxlstm.tasks import TASKS, DynamicsTask, FormalLanguage, TextClassification
 from openxlstm.tasks.images import ImageTask, SequentialMNIST
 from openxlstm.tasks.long_range_arena import ArenaTask
 from openxlstm.tasks.music import PianoRoll
@@ -24,6 +25,8 @@ def task_recipe(name: str) -> RunConfig:
         return music(name)
     if issubclass(kind, DynamicsTask):
         return chaos(name)
+    if issubclass(kind, TextClassification):
+        return classification(name)
     return {"mqar": recall, "events": events, "event_stream": events, "listops": list_operations}.get(name, vectors)(name)
 
 

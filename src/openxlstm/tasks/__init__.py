@@ -40,6 +40,7 @@ from openxlstm.tasks.task import (
     Split,
     Task,
 )
+from openxlstm.tasks.text_classification import IMDB, SST2, RottenTomatoes, TextClassification, TextTable
 
 TASKS: dict[str, type[Task]] = {
     task.name: task
@@ -82,6 +83,10 @@ TASKS: dict[str, type[Task]] = {
         MackeyGlass,
         DoublePendulum,
         KuramotoSivashinsky,
+        SST2,
+        RottenTomatoes,
+        IMDB,
+        TextTable,
     )
 }
 """Every task by its name; `TASKS["parity"]()` has the settings of the papers."""
@@ -118,6 +123,7 @@ __all__ = [
     "Signature",
     "Split",
     "Task",
+    "TextClassification",
     "summary",
     "task_class",
 ]

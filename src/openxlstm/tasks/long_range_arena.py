@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from openxlstm.data.labelled import for_validation, review_files
 from openxlstm.errors import UserError
 from openxlstm.tasks.list_operations import TOKENS
 from openxlstm.tasks.published import LONG_RANGE_ARENA
@@ -215,16 +216,12 @@ class ArenaText(ArenaTask):
     max_length: int = 4000
 
     def read(self, folder: Path, split: Split) -> Iterator[tuple[NDArray[np.uint16], int]]:
-        part = "test" if split == "test" else "train"
-        files = [sorted((folder / part / name).glob("*.txt")) for name in ("neg", "pos")]
-        for both in zip(*files):
-            for label, path in enumerate(both):
-                kept = hashlib.blake2b(path.name.encode(), digest_size=1).digest()[0] < 26  # a tenth
-                if split == "test" or kept == (split == "validation"):
-                    text = path.read_bytes()
-                    if not text:
-                        raise UserError(f"{path}: is empty")
-                    yield as_bytes(text[: self.max_length or None]), label
+        for path, label in review_files(folder, "test" if split == "test" else "train"):
+            if split == "test" or for_validation(path.name) == (split == "validation"):
+                text = path.read_bytes()
+                if not text:
+                    raise UserError(f"{path}: is empty")
+                yield as_bytes(text[: self.max_length or None]), label
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -61,6 +61,8 @@ class ModelSettings:
     dropout: in the branches of every block.
     embedding_dropout: after the embedding or input projection.
     tie_embeddings: the output head shares the embedding matrix.
+    pooling: what a classifier of whole texts makes of its steps: their "mean", their "max", "mean_max" (both) or the "last".
+    bidirectional: a second stack reads the text of such a classifier backwards.
     checkpoint_activations: recompute blocks in backward: less memory, about a third more time.
     backend: backend of the recurrences: "auto", "reference", "torch", or another that `openxlstm doctor` lists.
     chunk_size: steps of a chunk of the mLSTM and of "ssd"; changes speed and memory, not results; none = the backend's choice.
@@ -100,6 +102,8 @@ class ModelSettings:
     dropout: float = 0.0
     embedding_dropout: float = 0.0
     tie_embeddings: bool = False
+    pooling: Literal["mean", "max", "mean_max", "last"] = "mean"
+    bidirectional: bool = False
     checkpoint_activations: bool = False
     backend: str = "auto"
     chunk_size: int | None = None
@@ -112,7 +116,11 @@ class ModelSettings:
         """The LanguageModelConfig before `num_parameters` adapts it; raises UserError for a model that cannot be built."""
         from openxlstm.models.config import LanguageModelConfig
 
-        return _written(LanguageModelConfig, self, {}, vocab_size=vocab_size)
+        return _written(LanguageModelConfig, self, dict.fromkeys(CLASSIFIER_ONLY), vocab_size=vocab_size)
+
+
+CLASSIFIER_ONLY = ("pooling", "bidirectional")
+"""Settings of ModelSettings that mean nothing for a model with an answer at every step."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -305,6 +313,7 @@ def with_values(config: RunConfig, values: Mapping[str, Any], where: str) -> Run
 
 def build_model_config(settings: ModelSettings, vocab_size: int) -> Any:
     """The LanguageModelConfig for `settings`; raises UserError for what cannot be built or matched."""
+    _refuse(settings, CLASSIFIER_ONLY, "is for classifiers of whole texts, and this is a language model")
     return _matched(settings.as_written(vocab_size), settings)
 
 
@@ -312,12 +321,34 @@ def build_sequence_config(settings: ModelSettings, task: Task) -> Any:
     """The SequenceConfig for `settings` and what `task` reads and answers; raises UserError for what the model refuses."""
     from openxlstm.models.config import SequenceConfig
 
-    for name in ("tie_embeddings", "logit_soft_cap"):
-        _require(not getattr(settings, name), f"model.{name} is for language models; task {task.name!r} cannot have it")
-    renamed = {"tie_embeddings": None, "logit_soft_cap": None, "embedding_dropout": "input_dropout"}
+    _refuse(settings, LANGUAGE_ONLY, f"is for language models; task {task.name!r} cannot have it")
+    _refuse(settings, CLASSIFIER_ONLY, f"is for classifiers of whole texts; task {task.name!r} asks at single steps")
+    renamed = {**dict.fromkeys((*LANGUAGE_ONLY, *CLASSIFIER_ONLY)), "embedding_dropout": "input_dropout"}
     reads = task.signature
     given = dict(vocab_size=reads.vocab_size, input_dim=reads.input_dim, num_outputs=reads.num_outputs)
     return _matched(_written(SequenceConfig, settings, renamed, **given), settings)
+
+
+def build_classifier_config(settings: ModelSettings, task: Task) -> Any:
+    """The ClassifierConfig for `settings` and the classes of `task`; raises UserError for what the model refuses."""
+    from openxlstm.models.config import ClassifierConfig
+
+    _refuse(settings, LANGUAGE_ONLY, f"is for language models; task {task.name!r} cannot have it")
+    renamed = {**dict.fromkeys(LANGUAGE_ONLY), "embedding_dropout": "input_dropout"}
+    reads = task.signature
+    given = dict(vocab_size=reads.vocab_size, input_dim=reads.input_dim, num_classes=reads.num_outputs)
+    return _matched(_written(ClassifierConfig, settings, renamed, **given), settings)
+
+
+LANGUAGE_ONLY = ("tie_embeddings", "logit_soft_cap")
+"""Settings of ModelSettings that only language models have."""
+
+
+def _refuse(settings: ModelSettings, names: tuple[str, ...], why: str) -> None:
+    """Raise UserError for a setting with another value than its default."""
+    defaults = {f.name: f.default for f in dataclasses.fields(settings)}
+    for name in names:
+        _require(getattr(settings, name) == defaults[name], f"model.{name} {why}")
 
 
 def _written(kind: Any, settings: ModelSettings, renamed: Mapping[str, str | None], **given: Any) -> Any:

@@ -74,6 +74,11 @@ class Job(ABC):
         """What report.json says of the finished model; "validation_line" and "validation" are among it. What is done to the
         model here is saved with it."""
 
+    def save(self, folder: Path) -> None:
+        """Write beside the finished model what it takes to use it."""
+        if self.tokenizer is not None:
+            self.tokenizer.save(folder)
+
     @abstractmethod
     def lines(self, report: Mapping[str, Any]) -> Iterator[str]:
         """What report.json says of the scores, for people."""
@@ -86,7 +91,8 @@ class Job(ABC):
 def open_job(config: RunConfig, say: Callable[[str], None] | None = None) -> Job:
     """The job of a configuration: text is prepared, files are read. Raises UserError for whatever the user can mend."""
     from openxlstm.data import TextConfig, prepare
-    from openxlstm.tasks.dynamics import DynamicsTask
+    from openxlstm.tasks import DynamicsTask, TextClassification
+    from openxlstm.training.classifier_job import ClassifierJob
     from openxlstm.training.dynamics_job import DynamicsJob
     from openxlstm.training.task_job import TaskJob
     from openxlstm.training.text_job import TextJob, cache_dir
@@ -95,4 +101,6 @@ def open_job(config: RunConfig, say: Callable[[str], None] | None = None) -> Job
         return TextJob(config, prepare(config.data, cache_dir(), report=say))
     if isinstance(config.data, DynamicsTask):
         return DynamicsJob(config, config.data)
+    if isinstance(config.data, TextClassification):
+        return ClassifierJob(config, config.data)
     return TaskJob(config, config.data)

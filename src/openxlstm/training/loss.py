@@ -69,6 +69,39 @@ class TaskLoss(nn.Module):
         return losses.masked_scatter(where, target_loss(outputs, targets[where], bits=self.bits)), state
 
 
+class ClassifierLoss(nn.Module):
+    """A classifier of whole sequences together with its loss, the cross-entropy.
+
+    The label of a sequence is the one target of its row and stands at its last step; what comes after is padding. `forward`
+    as in TaskLoss; there is no state.
+    """
+
+    def __init__(self, model: Any, *, label_smoothing: float = 0.0) -> None:
+        """label_smoothing: in training, so much of each target is spread evenly over all classes."""
+        super().__init__()
+        self.model, self.label_smoothing = model, label_smoothing
+
+    def forward(
+        self,
+        inputs: Tensor,
+        targets: Tensor,
+        state: Any = None,
+        reset: Tensor | None = None,
+        *,
+        predict: bool = False,
+    ) -> tuple[Tensor, Any]:
+        where = scored(targets)  # [B, T]
+        mask = where.flip(1).cumsum(1).flip(1) > 0  # up to the label
+        logits, _ = self.model(inputs, mask=mask)
+        outputs = logits.float()
+        if predict:
+            return outputs, None
+        smoothing = self.label_smoothing if self.training else 0.0
+        with torch.autocast(outputs.device.type, enabled=False):
+            found = F.cross_entropy(outputs, targets[where], reduction="none", label_smoothing=smoothing)
+        return outputs.new_zeros(where.shape).masked_scatter(where, found), None
+
+
 def target_loss(outputs: Tensor, targets: Tensor, *, bits: bool = False) -> Tensor:
     """Loss of each answer, fp32 [N]: of outputs [N, C] for classes [N], in nats; for values [N, C], their mean square; for bits
     [N, C], the nats of all of them together."""

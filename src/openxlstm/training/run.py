@@ -298,8 +298,7 @@ class _Run:
         model = type(self.model)(self.model.config)
         model.load_state_dict({name.removeprefix("model."): value for name, value in weights.items()})
         model.save_pretrained(self.folder / "model")
-        if self.job.tokenizer is not None:
-            self.job.tokenizer.save(self.folder / "model")
+        self.job.save(self.folder / "model")
         self.model = model.eval()
 
 

@@ -1,0 +1,149 @@
+"""Texts with a label each: tables, lines that begin with a label, one class a file, folders of reviews. What is malformed is
+refused with file, line and reason."""
+
+import csv
+import hashlib
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from openxlstm.data.text_format import words_of
+from openxlstm.errors import UserError
+
+DELIMITERS = {".csv": ",", ".tsv": "\t"}
+
+
+class Labelled(NamedTuple):
+    """Texts and the names of their classes."""
+
+    texts: list[str]
+    labels: list[str]
+
+
+class Place(NamedTuple):
+    """A text, its label, and where both stand."""
+
+    text: str
+    label: str
+    where: str  # "FILE, line N"
+
+
+def checked(places: Iterator[Place], classes: tuple[str, ...] = ()) -> Labelled:
+    """All of them. classes: the labels that there may be, none = any.
+
+    Raises UserError, which says where, for an empty text, a missing label and one that is not among the classes."""
+    found = Labelled([], [])
+    for text, label, where in places:
+        if not words_of(text):
+            raise UserError(f"{where}: the text is empty" + (f", it has no word: {text[:40]!r}" if text.strip() else ""))
+        if not label.strip():
+            raise UserError(f"{where}: the label is missing")
+        if classes and label not in classes:
+            raise UserError(f"{where}: unknown label {label[:40]!r}; have {', '.join(classes)}")
+        found.texts.append(text)
+        found.labels.append(label)
+    return found
+
+
+def read_text(path: Path, fallback: str = "") -> str:
+    """The whole file, UTF-8 with or without a byte order mark. fallback: another encoding for files that are not.
+
+    Raises UserError, with line and byte, for what is neither, and for a file that is not there."""
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror or error}") from None
+    return decode(content, str(path), fallback)
+
+
+def decode(content: bytes, name: str, fallback: str = "") -> str:
+    """Bytes of a file called `name` as text; see `read_text`."""
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        if fallback:
+            try:
+                return content.decode(fallback)
+            except UnicodeDecodeError as second:
+                error = second
+        line = content.count(b"\n", 0, error.start) + 1
+        also = f" nor {fallback}" if fallback else ""
+        raise UserError(f"{name}, line {line}: byte {content[error.start]:#04x} is not UTF-8{also}; save it as UTF-8") from None
+
+
+def read_lines(path: Path, fallback: str = "") -> Iterator[tuple[str, str]]:
+    """Lines, each with where it stands. White space around them is left out."""
+    for number, line in enumerate(read_text(path, fallback).removesuffix("\n").split("\n"), 1):
+        yield line.strip(), f"{path}, line {number}"
+
+
+def read_prefixed(path: Path) -> Iterator[Place]:
+    """Lines of a label, a space and a text, as in the sentence files of the Stanford Sentiment Treebank."""
+    for line, where in read_lines(path):
+        label, _, text = line.partition(" ")
+        yield Place(text, label, where)
+
+
+def read_class(path: Path, label: str, fallback: str = "") -> Iterator[Place]:
+    """A file whose lines all belong to one class."""
+    for line, where in read_lines(path, fallback):
+        yield Place(line, label, where)
+
+
+def read_rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], str]]:
+    """The given columns of a .csv (comma, quotes as in RFC 4180) or .tsv (tab, no quotes) with a header, row by row, each with
+    where it stands. Empty lines are passed over.
+
+    Raises UserError for a column that is not there and a row that has more or fewer fields than the header."""
+    delimiter = DELIMITERS.get(path.suffix.lower())
+    if delimiter is None:
+        raise UserError(f"{path}: expected a .csv or a .tsv file")
+    quoting = csv.QUOTE_MINIMAL if delimiter == "," else csv.QUOTE_NONE
+    reader = csv.reader(io.StringIO(read_text(path), newline=""), delimiter=delimiter, quoting=quoting, strict=True)
+    header: list[str] | None = None
+    chosen: list[int] = []
+    line = 1
+    while True:
+        line = reader.line_num + 1
+        try:
+            row = next(reader, None)
+        except csv.Error as error:
+            raise UserError(f"{path}, line {line}: {error}") from None
+        if row is None:
+            break
+        if not row:
+            continue
+        if header is None:
+            header = [name.strip() for name in row]
+            for name in columns:
+                if name not in header:
+                    raise UserError(f"{path}, line {line}: no column {name!r} in the header; have {', '.join(header)}")
+            chosen = [header.index(name) for name in columns]
+        elif len(row) != len(header):
+            raise UserError(f"{path}, line {line}: {len(row)} fields where the header has {len(header)}")
+        else:
+            yield tuple(row[place] for place in chosen), f"{path}, line {line}"
+    if header is None:
+        raise UserError(f"{path}: is empty; expected a header with {' and '.join(map(repr, columns))}")
+
+
+def read_table(path: Path, text_column: str, label_column: str) -> Iterator[Place]:
+    """Two columns of a .csv or .tsv; see `read_rows`."""
+    for (text, label), where in read_rows(path, (text_column, label_column)):
+        yield Place(text, label.strip(), where)
+
+
+def review_files(folder: Path, part: str) -> Iterator[tuple[Path, int]]:
+    """The files of a part ("train" or "test") of the folder aclImdb, negative (0) and positive (1) in turn."""
+    files = [sorted((folder / part / name).glob("*.txt")) for name in ("neg", "pos")]
+    for both in zip(*files):
+        for label, path in enumerate(both):
+            yield path, label
+
+
+def for_validation(name: str) -> bool:
+    """Whether the training review in the file of this name is for validation: a tenth of them are."""
+    return hashlib.blake2b(name.encode(), digest_size=1).digest()[0] < 26
