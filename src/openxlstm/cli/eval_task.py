@@ -24,7 +24,9 @@ def run_task(args: Any) -> int:
     """Print the scores of a run at `--lengths`; by default at those that its report has."""
     from openxlstm.cli.eval import columns
     from openxlstm.cli.generate import load_of_task
-    from openxlstm.tasks import DynamicsTask, Task
+    from openxlstm.tasks import DynamicsTask, Task, TextClassification
+    from openxlstm.training.classifier_job import confusion_lines
+    from openxlstm.training.evaluate_classifier import evaluate_classifier
     from openxlstm.training.evaluate_dynamics import evaluate_dynamics
     from openxlstm.training.evaluate_task import evaluate_task
     from openxlstm.training.run import load_config
@@ -34,10 +36,13 @@ def run_task(args: Any) -> int:
             raise UserError(f"--{name.replace('_', '-')} is about text; {args.run} is the run of a task")
     task = load_config(Path(args.run)).data
     assert isinstance(task, Task)
-    model, device = load_of_task(args)
+    classifier = isinstance(task, TextClassification)
+    model, device = load_classifier(args, task) if classifier else load_of_task(args)
     say(f"{model.num_parameters():,} parameters, {task.description}, on {device}")
     found = []
     evaluate: Any = evaluate_dynamics if isinstance(task, DynamicsTask) else evaluate_task
+    if classifier:
+        evaluate = evaluate_classifier
     for lengths in args.lengths.split(",") if args.lengths else task.reports:
         found.append(evaluate(model, task, args.split or "test", lengths.strip(), precision=args.precision))
         say(f"lengths {found[-1].lengths}: {found[-1].num_targets:,} answers")
@@ -50,4 +55,22 @@ def run_task(args: Any) -> int:
         for part in parts:
             rows.append([part.lengths, f"{part.score:.4f}", f"{part.guess:.4f}", f"{part.loss:.4f}", f"{part.num_targets:,}"])
     print(columns(rows))
+    for one in found if classifier else ():
+        print(
+            f"\nexpected calibration error {one.calibration_error:.4f}", *confusion_lines(one.classes, one.confusion), sep="\n"
+        )
     return 0
+
+
+def load_classifier(args: Any, task: Any) -> tuple[Any, str]:
+    """The SequenceClassifier of a run and its device; UserError where the run's files are others than it was trained on."""
+    from openxlstm.cli.generate import device_of
+    from openxlstm.data.tokenizer import fingerprint
+    from openxlstm.inference.classify import TextClassifier
+
+    device = device_of(args)
+    loaded = TextClassifier.load(args.run, device=device, backend=args.backend)
+    now = task.format
+    if (fingerprint(loaded.format.tokenizer), loaded.format.classes) != (fingerprint(now.tokenizer), now.classes):
+        raise UserError(f"{task.source} has other training texts than {args.run} was trained on, so its tokens are others")
+    return loaded.model, device

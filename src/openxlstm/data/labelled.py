@@ -6,7 +6,7 @@ import hashlib
 import io
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from openxlstm.data.text_format import words_of
 from openxlstm.errors import UserError
@@ -61,17 +61,16 @@ def read_text(path: Path, fallback: str = "") -> str:
 
 def decode(content: bytes, name: str, fallback: str = "") -> str:
     """Bytes of a file called `name` as text; see `read_text`."""
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        if fallback:
-            try:
-                return content.decode(fallback)
-            except UnicodeDecodeError as second:
-                error = second
-        line = content.count(b"\n", 0, error.start) + 1
-        also = f" nor {fallback}" if fallback else ""
-        raise UserError(f"{name}, line {line}: byte {content[error.start]:#04x} is not UTF-8{also}; save it as UTF-8") from None
+    found: UnicodeDecodeError | None = None
+    for encoding in filter(None, ("utf-8-sig", fallback)):
+        try:
+            return content.decode(encoding)
+        except UnicodeDecodeError as error:
+            found = error
+    assert found is not None
+    line = content.count(b"\n", 0, found.start) + 1
+    also = f" nor {fallback}" if fallback else ""
+    raise UserError(f"{name}, line {line}: byte {content[found.start]:#04x} is not UTF-8{also}; save it as UTF-8")
 
 
 def read_lines(path: Path, fallback: str = "") -> Iterator[tuple[str, str]]:
@@ -101,7 +100,7 @@ def read_rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[tuple[str,
     delimiter = DELIMITERS.get(path.suffix.lower())
     if delimiter is None:
         raise UserError(f"{path}: expected a .csv or a .tsv file")
-    quoting = csv.QUOTE_MINIMAL if delimiter == "," else csv.QUOTE_NONE
+    quoting: Any = csv.QUOTE_MINIMAL if delimiter == "," else csv.QUOTE_NONE
     reader = csv.reader(io.StringIO(read_text(path), newline=""), delimiter=delimiter, quoting=quoting, strict=True)
     header: list[str] | None = None
     chosen: list[int] = []

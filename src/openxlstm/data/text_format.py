@@ -67,10 +67,14 @@ class TextFormat:
 
     def encode(self, text: str) -> list[int]:
         """The token ids of a text. Raises UserError for one without any."""
+        return self.tokens(text)[: self.max_tokens or None]
+
+    def tokens(self, text: str) -> list[int]:
+        """The same, however long it is."""
         ids = self.tokenizer.encode(plain(text) if self.tokenizer.kind == "words" else text)
         if not ids:
             raise UserError(f"there is no word in the text {text[:40]!r}")
-        return ids[: self.max_tokens or None]
+        return ids
 
     def spans(self, text: str) -> list[Span]:
         """Where each token of `encode` stands in the text. Bytes of one character share its place."""
