@@ -43,11 +43,14 @@ def calibration_error(found: tuple[Bin, ...]) -> float:
 def best_temperature(logits: Tensor, targets: Tensor) -> float:
     """The T for which softmax(logits / T) gives the targets the highest likelihood, between COLDEST and HOTTEST.
 
-    The loss is convex in 1/T, and its derivative, the mean of E[logit] - logit of the target, rises: bisection.
-    logits [N, C], targets [N].
+    Targets are smoothed as if each class had been right once more (Platt 1999): without that, a split on which all answers are
+    right would ask for T = 0. The loss is convex in 1/T, and its derivative, the mean of E[logit] - logit of the
+    target, rises: bisection. logits [N, C], targets [N].
     """
     z = logits.double()
-    wanted = z.gather(1, targets[:, None])[:, 0]
+    number, classes = z.shape
+    share = classes / (number + classes)
+    wanted = (1 - share) * z.gather(1, targets[:, None])[:, 0] + share * z.mean(-1)
     low, high = 1 / HOTTEST, 1 / COLDEST
     for _ in range(BISECTIONS):
         middle = math.sqrt(low * high)
