@@ -10,8 +10,10 @@ from openxlstm.cli.train import run as train_verb
 from openxlstm.data import load_corpus, prepare
 from openxlstm.errors import UserError
 from openxlstm.models.count import count_parameters
-from openxlstm.recipes import NEEDS_DATA, RECIPES, recipe, summary
+from openxlstm.recipes import LARGER, NEEDS_DATA, RECIPES, recipe, summary
 from openxlstm.training import build_model_config, train
+from openxlstm.training.config import build_classifier_config
+from reviews import write_table
 
 
 def test_the_list_has_a_line_for_each(capsys):
@@ -86,6 +88,24 @@ def test_every_recipe_trains_on_its_kind_of_text(name, tmp_path, monkeypatch):
         total = report["validation"]["nats_per_token"] * report["validation"]["num_tokens"]
         assert report["validation"]["word_perplexity"] == pytest.approx(math.exp(min(total / words, 700)))
     assert report["xz"]["bits_per_byte"] > 0
+
+
+def test_larger_runs_of_classifiers_train(tmp_path):
+    """Two steps of what is meant for a GPU, narrow and on a CPU: bfloat16, both directions, both kinds of block."""
+    for name in LARGER:
+        assert NEEDS_DATA[name] == NEEDS_DATA[name.removesuffix("_gpu")]
+        assert name in recipe(name).name
+    config = LARGER["text_classification_gpu"]()
+    assert config.trainer.device == "cuda"
+    config = replace(
+        config,
+        data=replace(config.data, source=str(write_table(tmp_path / "a.csv"))),
+        model=replace(config.model, dim=16),
+        trainer=replace(config.trainer, steps=2, batch_size=4, device="cpu", threads=1),
+    )
+    report = train(config, tmp_path / "run").report
+    assert report["test"]["num_targets"] > 0
+    assert report["num_parameters"] == count_parameters(build_classifier_config(config.model, config.data))
 
 
 def test_ptb_is_read_as_its_tables_count_it(tmp_path):

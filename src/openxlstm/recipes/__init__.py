@@ -1,11 +1,12 @@
 """Recipes: functions that return a complete run configuration. A variant is `replace(shakespeare(), seed=1)`.
 
-RECIPES are about text; every task has one under its own name (`recipes.tasks.task_recipe`).
+RECIPES are about text; every task has one under its own name (`recipes.tasks.task_recipe`), and some a larger one (LARGER).
 """
 
 from collections.abc import Callable
 
 from openxlstm.errors import UserError
+from openxlstm.recipes.classification import LARGER
 from openxlstm.recipes.language import enwik8, ptb, shakespeare, slimpajama, stdlib, tiny, wikitext2, wikitext103
 from openxlstm.recipes.tasks import task_recipe
 from openxlstm.tasks import TASKS, TextClassification
@@ -25,17 +26,16 @@ RECIPES: dict[str, Callable[[], RunConfig]] = {
     "tiny": tiny,
 }
 
+WITH_FILES = (ArenaTask, ImageFiles, PianoRoll, TextClassification)
+
 NEEDS_DATA = {
     "shakespeare": "the text, for example tinyshakespeare's input.txt",
     "wikitext2": "a folder with wiki.train.tokens, wiki.valid.tokens and wiki.test.tokens",
     "wikitext103": "a folder with wiki.train.tokens, wiki.valid.tokens and wiki.test.tokens",
     "ptb": "a folder with ptb.train.txt, ptb.valid.txt and ptb.test.txt",
     "enwik8": "the file enwik8, or a folder with it alone",
-    **{
-        name: kind.needs
-        for name, kind in TASKS.items()
-        if issubclass(kind, (ArenaTask, ImageFiles, PianoRoll, TextClassification))
-    },
+    **{name: kind.needs for name, kind in TASKS.items() if issubclass(kind, WITH_FILES)},
+    **{name: TASKS[name.removesuffix("_gpu")].needs for name in LARGER},  # type: ignore[attr-defined]
 }
 """Recipes and tasks for data that does not come with Python, and what `--data` should name."""
 
@@ -46,9 +46,11 @@ def recipe(name: str) -> RunConfig:
 
     if name in RECIPES:
         return RECIPES[name]()
+    if name in LARGER:
+        return LARGER[name]()
     if name in TASKS:
         return task_recipe(name)
-    near = difflib.get_close_matches(name, [*RECIPES, *TASKS], n=1, cutoff=0.5)
+    near = difflib.get_close_matches(name, [*RECIPES, *TASKS, *LARGER], n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}?" if near else f"have {', '.join(RECIPES)} and the tasks of `openxlstm tasks`"
     raise UserError(f"unknown recipe {name!r}; {hint}")
 
@@ -59,6 +61,7 @@ def summary(name: str) -> str:
 
 
 __all__ = [
+    "LARGER",
     "NEEDS_DATA",
     "RECIPES",
     "enwik8",
