@@ -30,7 +30,7 @@ def classification(name: str) -> RunConfig:
         return replace(short, trainer=replace(short.trainer, steps=1500, batch_size=256, validate_every=150))
     return replace(
         short,
-        data=TASKS[name](**data, vocab_size=20_000, window=200),
+        data=TASKS[name](**(data | dict(vocab_size=20_000, window=200))),
         trainer=replace(short.trainer, steps=900, batch_size=32, validate_every=150),
     )
 

@@ -109,6 +109,8 @@ class TextClassification(Task):
 
     @property
     def signature(self) -> Signature:
+        if not self.source:  # at most so many tokens; the files decide
+            return Signature(vocab_size=self.vocab_size, num_classes=max(len(self.classes), 2))
         return Signature(vocab_size=self.format.tokenizer.vocab_size, num_classes=len(self.format.classes))
 
     @property
@@ -231,9 +233,9 @@ SENTIMENT_OF = {"0": "negative", "1": "positive"}
 
 @dataclass(frozen=True, kw_only=True)
 class SST2(TextClassification):
-    """Is a sentence of a film review positive? Stanford Sentiment Treebank, 6,920 sentences and 67,000 phrases of them.
+    """Is a sentence of a film review positive? Stanford Sentiment Treebank, sentences and phrases.
 
-    Socher et al. 2013. Validation and test are the published sentences (872 and 1,821); phrases are those of GLUE's training
+    Socher et al. 2013: 6,920 training sentences and 67,349 phrases of them. Validation and test are the published sentences (872 and 1,821); phrases are those of GLUE's training
     file, which come from training sentences.
 
     source: the folder with stsa.binary.train, .dev and .test (or with them in sentences/), and for phrases GLUE's train.tsv
