@@ -87,7 +87,7 @@ def test_text(tmp_path):
     assert not whole["train"] & whole["validation"]
     with pytest.raises(UserError, match="no such folder"):
         TASKS["lra_text"](source=str(tmp_path / "nothing")).sequences("train")
-    with pytest.raises(UserError, match="nothing for train"):
+    with pytest.raises(UserError, match=r"there is no \.txt file in train/neg"):
         TASKS["lra_text"](source=str(tmp_path / "test")).sequences("train")
 
 

@@ -111,6 +111,17 @@ def test_imdb_names_the_file(tmp_path):
     (folder / "train" / "pos" / "99_9.txt").write_text(" ")
     with pytest.raises(UserError, match=r"99_9.txt: the text is empty"):
         TASKS["imdb"](source=str(folder), window=3).texts  # noqa: B018
+    for path in (folder / "test" / "neg").glob("*.txt"):
+        path.unlink()
+    with pytest.raises(UserError, match=r"there is no \.txt file in test/neg"):
+        TASKS["imdb"](source=str(folder), window=4).texts  # noqa: B018
+
+
+def test_imdb_reads_all_files_of_the_larger_class(tmp_path):
+    folder = write_imdb(tmp_path / "aclImdb")
+    (folder / "test" / "pos" / "99_9.txt").write_text("good")
+    task = TASKS["imdb"](source=str(folder))
+    assert task.texts.parts["test"].labels.bincount().tolist() == [20, 21]
 
 
 @pytest.mark.parametrize(("tokenizer", "size"), [("words", 40), ("bpe", 280), ("bytes", 0)])

@@ -5,6 +5,7 @@ import csv
 import hashlib
 import io
 from collections.abc import Iterator
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -136,11 +137,15 @@ def read_table(path: Path, text_column: str, label_column: str) -> Iterator[Plac
 
 
 def review_files(folder: Path, part: str) -> Iterator[tuple[Path, int]]:
-    """The files of a part ("train" or "test") of the folder aclImdb, negative (0) and positive (1) in turn."""
-    files = [sorted((folder / part / name).glob("*.txt")) for name in ("neg", "pos")]
-    for both in zip(*files):
-        for label, path in enumerate(both):
-            yield path, label
+    """The files of a part ("train" or "test") of the folder aclImdb, negative (0) and positive (1) in turn.
+
+    Raises UserError where there is none of a class."""
+    files = {name: sorted((folder / part / name).glob("*.txt")) for name in ("neg", "pos")}
+    for name, found in files.items():
+        if not found:
+            raise UserError(f"{folder}: there is no .txt file in {part}/{name}")
+    for both in zip_longest(*files.values()):
+        yield from ((path, label) for label, path in enumerate(both) if path is not None)
 
 
 def for_validation(name: str) -> bool:

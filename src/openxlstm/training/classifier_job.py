@@ -45,8 +45,10 @@ class ClassifierJob(TaskJob):
     def report(self, loss: nn.Module, rank: int, world: int) -> dict[str, Any]:
         precision = self.config.trainer.precision
         before = {split: self.error(loss, split) for split in ("validation", "test")}
-        temperature = best_temperature(*answers(loss, self.task, "validation", precision=precision))
-        divide_head(loss.model.classifier, temperature)  # type: ignore[union-attr, arg-type]
+        temperature = 1.0
+        if world == 1 or self.config.trainer.strategy != "fsdp2":  # else no process has the whole head
+            temperature = best_temperature(*answers(loss, self.task, "validation", precision=precision))
+            divide_head(loss.model.classifier, temperature)  # type: ignore[union-attr, arg-type]
         found = self.validate(loss, rank, world)
         test = evaluate_classifier(loss, self.task, "test", precision=precision)
         return {
