@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from openxlstm.tasks import TextClassification
-from openxlstm.training.calibration import best_temperature, divide_head
+from openxlstm.tasks import Split, TextClassification
+from openxlstm.training.calibration import best_temperature, calibration_error, divide_head, reliability
 from openxlstm.training.classifier_figure import classifier_figure
 from openxlstm.training.config import ModelSettings, RunConfig, build_classifier_config
-from openxlstm.training.evaluate_classifier import ClassifierEvaluation, answers, evaluate_classifier
+from openxlstm.training.evaluate_classifier import ClassifierEvaluation, answers, evaluate_classifier, score_answers
 from openxlstm.training.loss import ClassifierLoss
 from openxlstm.training.task_job import TaskJob
 
@@ -43,30 +43,29 @@ class ClassifierJob(TaskJob):
         return evaluate_classifier(loss, self.task, "validation", precision=self.config.trainer.precision)
 
     def report(self, loss: nn.Module, rank: int, world: int) -> dict[str, Any]:
-        precision = self.config.trainer.precision
-        before = {split: self.error(loss, split) for split in ("validation", "test")}
+        precision, lengths = self.config.trainer.precision, self.task.reports[0]
         temperature = 1.0
         if world == 1 or self.config.trainer.strategy != "fsdp2":  # else no process has the whole head
             temperature = best_temperature(*answers(loss, self.task, "validation", precision=precision))
             divide_head(loss.model.classifier, temperature)  # type: ignore[union-attr, arg-type]
-        found = self.validate(loss, rank, world)
-        test = evaluate_classifier(loss, self.task, "test", precision=precision)
+        found, before = {}, {}
+        splits: tuple[Split, ...] = ("validation", "test")
+        for split in splits:
+            logits, targets = answers(loss, self.task, split, precision=precision)
+            found[split] = score_answers(self.task, split, lengths, logits, targets)
+            before[split] = calibration_error(reliability(logits * temperature, targets))
         return {
             "task": self.task.name,
             "train_length": self.task.trained,
-            "validation_line": found.line(),
-            "validation": found.to_dict(),
-            "test_line": test.line(),
-            "test": test.to_dict(),
+            "validation_line": found["validation"].line(),
+            "validation": found["validation"].to_dict(),
+            "test_line": found["test"].line(),
+            "test": found["test"].to_dict(),
             "other_lengths": [],
             "temperature": temperature,
             "calibration_error_before": before,
             "anchors": [anchor._asdict() for anchor in self.task.anchors],
         }
-
-    def error(self, loss: nn.Module, split: Any) -> float:
-        """The calibration error as it is."""
-        return evaluate_classifier(loss, self.task, split, precision=self.config.trainer.precision).calibration_error
 
     def lines(self, report: Mapping[str, Any]) -> Iterator[str]:
         yield from super().lines(report)

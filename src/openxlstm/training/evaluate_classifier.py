@@ -61,7 +61,13 @@ def evaluate_classifier(
     Raises UserError for lengths that no text has.
     """
     lengths = lengths or task.reports[0]
-    logits, targets = answers(model, task, split, lengths, precision)
+    return score_answers(task, split, lengths, *answers(model, task, split, lengths, precision))
+
+
+def score_answers(
+    task: TextClassification, split: Split, lengths: str, logits: Tensor, targets: Tensor
+) -> ClassifierEvaluation:
+    """The scores of logits [N, C] for targets [N]."""
     sums = torch.stack([target_loss(logits, targets).double().sum(), task.metric.points(logits, targets).double().sum()])
     found = measured(task, sums, targets, task.chance(0) * len(targets))
     bins = reliability(logits, targets)
