@@ -62,7 +62,7 @@ def test_errors(changes: dict[str, Any], message: str) -> None:
         (dict(num_classes=0), "num_classes must be at least 1"),
         (dict(input_dim=3), "either vocab_size"),
         (dict(vocab_size=None), "either vocab_size"),
-        (dict(pooling="max"), "pooling must be one of mean, last"),
+        (dict(pooling="sum"), "pooling must be one of mean, max, mean_max, last"),
     ],
     ids=str,
 )
