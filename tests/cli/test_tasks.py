@@ -33,6 +33,8 @@ def test_the_list_has_a_line_for_each(capsys):
         "rotten_tomatoes",
         "imdb",
         "text_classification",
+        "turbofan",
+        "activity",
     ]
 
 

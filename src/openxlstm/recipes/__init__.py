@@ -9,10 +9,7 @@ from openxlstm.errors import UserError
 from openxlstm.recipes.classification import LARGER
 from openxlstm.recipes.language import enwik8, ptb, shakespeare, slimpajama, stdlib, tiny, wikitext2, wikitext103
 from openxlstm.recipes.tasks import task_recipe
-from openxlstm.tasks import TASKS, TextClassification
-from openxlstm.tasks.images import ImageFiles
-from openxlstm.tasks.long_range_arena import ArenaTask
-from openxlstm.tasks.music import PianoRoll
+from openxlstm.tasks import TASKS
 from openxlstm.training.config import RunConfig
 
 RECIPES: dict[str, Callable[[], RunConfig]] = {
@@ -26,15 +23,13 @@ RECIPES: dict[str, Callable[[], RunConfig]] = {
     "tiny": tiny,
 }
 
-WITH_FILES = (ArenaTask, ImageFiles, PianoRoll, TextClassification)
-
 NEEDS_DATA = {
     "shakespeare": "the text, for example tinyshakespeare's input.txt",
     "wikitext2": "a folder with wiki.train.tokens, wiki.valid.tokens and wiki.test.tokens",
     "wikitext103": "a folder with wiki.train.tokens, wiki.valid.tokens and wiki.test.tokens",
     "ptb": "a folder with ptb.train.txt, ptb.valid.txt and ptb.test.txt",
     "enwik8": "the file enwik8, or a folder with it alone",
-    **{name: kind.needs for name, kind in TASKS.items() if issubclass(kind, WITH_FILES)},
+    **{name: kind.needs for name, kind in TASKS.items() if hasattr(kind, "needs")},
     **{name: TASKS[name.removesuffix("_gpu")].needs for name in LARGER},  # type: ignore[attr-defined]
 }
 """Recipes and tasks for data that does not come with Python, and what `--data` should name."""

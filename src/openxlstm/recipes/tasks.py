@@ -2,11 +2,13 @@
 
 from dataclasses import replace
 
+from openxlstm.recipes import sensors
 from openxlstm.recipes.classification import classification
 from openxlstm.tasks import TASKS, DynamicsTask, FormalLanguage, TextClassification
 from openxlstm.tasks.images import ImageTask, SequentialMNIST
 from openxlstm.tasks.long_range_arena import ArenaTask
 from openxlstm.tasks.music import PianoRoll
+from openxlstm.tasks.sensors import SensorTask
 from openxlstm.training.config import ModelSettings, OptimizerConfig, RunConfig, ScheduleConfig, TrainerConfig
 
 
@@ -27,6 +29,8 @@ def task_recipe(name: str) -> RunConfig:
         return chaos(name)
     if issubclass(kind, TextClassification):
         return classification(name)
+    if issubclass(kind, SensorTask):
+        return sensors.small(name)
     return {"mqar": recall, "events": events, "event_stream": events, "listops": list_operations}.get(name, vectors)(name)
 
 

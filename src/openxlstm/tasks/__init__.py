@@ -1,6 +1,7 @@
 """Tasks: samples with a question, a score, what guessing scores, and what was published. One file a task or a family."""
 
 from openxlstm.errors import UserError
+from openxlstm.tasks.activity import Activity
 from openxlstm.tasks.adding import Adding
 from openxlstm.tasks.arena_images import ArenaImage, ArenaPathfinder
 from openxlstm.tasks.arithmetic import ModularArithmetic, ModularArithmeticBrackets, SolveEquation
@@ -41,6 +42,7 @@ from openxlstm.tasks.task import (
     Task,
 )
 from openxlstm.tasks.text_classification import IMDB, SST2, RottenTomatoes, TextClassification, TextTable
+from openxlstm.tasks.turbofan import Turbofan
 
 TASKS: dict[str, type[Task]] = {
     task.name: task
@@ -87,6 +89,8 @@ TASKS: dict[str, type[Task]] = {
         RottenTomatoes,
         IMDB,
         TextTable,
+        Turbofan,
+        Activity,
     )
 }
 """Every task by its name; `TASKS["parity"]()` has the settings of the papers."""

@@ -13,7 +13,7 @@ from openxlstm.tasks import Batch, Task
 from openxlstm.training.config import ModelSettings, RunConfig, build_sequence_config
 from openxlstm.training.evaluate_task import TaskEvaluation, evaluate_task, task_loss
 from openxlstm.training.job import Job
-from openxlstm.training.record import task_figure
+from openxlstm.training.record import task_figure, write_json
 
 
 class TaskBatches:
@@ -87,6 +87,10 @@ class TaskJob(Job):
             "other_lengths": [test.to_dict() for test in tests[1:]],
             "anchors": [anchor._asdict() for anchor in self.task.anchors],
         }
+
+    def save(self, folder: Path) -> None:
+        if self.task.beside:
+            write_json(folder / "sensors.json", self.task.beside)
 
     def lines(self, report: Mapping[str, Any]) -> Iterator[str]:
         validation, test = report["validation"], report["test"]
