@@ -24,7 +24,14 @@ def task_recipe(name: str) -> RunConfig:
         return music(name)
     if issubclass(kind, DynamicsTask):
         return chaos(name)
-    return {"mqar": recall, "events": events, "event_stream": events, "listops": list_operations}.get(name, vectors)(name)
+    own = {
+        "mqar": recall,
+        "events": events,
+        "event_stream": events,
+        "listops": list_operations,
+        "program_evaluation": programs,
+    }
+    return own.get(name, vectors)(name)
 
 
 def formal_language(name: str) -> RunConfig:
@@ -75,6 +82,22 @@ def arena(name: str) -> RunConfig:
     """The same for files of Long Range Arena; lengths of thousands take hours on two cores."""
     base = list_operations("listops")
     return replace(base, name=name, data=TASKS[name](), trainer=replace(base.trainer, batch_size=16))
+
+
+def programs(name: str) -> RunConfig:
+    """An sLSTM and an mLSTM block: digits are carried and names are looked up. Minutes on one core for the first levels.
+
+    On a GPU towards the published levels: --data.max_length=6 --data.max_nesting=3 --model.dim=256 --model.num_blocks=4
+    --trainer.steps=50000 --trainer.batch_size=256.
+    """
+    base = recall("mqar")
+    return replace(
+        base,
+        name=name,
+        data=TASKS[name](),
+        model=replace(base.model, pattern="slstm,mlstm", num_heads=2, recurrent_init="normal"),
+        trainer=replace(base.trainer, steps=3000, batch_size=64, validate_every=250),
+    )
 
 
 def events(name: str) -> RunConfig:
