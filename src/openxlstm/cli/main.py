@@ -22,6 +22,7 @@ VERBS = {
     "compose": ("openxlstm.cli.compose", "let a model of music write a piece"),
     "eval": ("openxlstm.cli.eval", "measure a trained model: bits per byte, perplexity"),
     "simulate": ("openxlstm.cli.simulate", "let a model of a chaotic system go on alone"),
+    "pass-at-k": ("openxlstm.cli.pass_at_k", "run a model's programs against their tests, locked in"),
     "compare": ("openxlstm.cli.compare", "train several models alike: one table, one figure"),
     "report": ("openxlstm.cli.report", "ask whether the claims about xLSTM hold, and write the evidence"),
     "forecast": ("openxlstm.cli.forecast", "forecast the series of a CSV file"),
@@ -46,7 +47,7 @@ def help_text() -> str:
     start = "\n".join(f"  {command:<36}{what}" for command, what in START)
     verbs = "\n".join(f"  {name:<10}{line}" for name, (_, line) in VERBS.items())
     return (
-        f"openxlstm {__version__}: train xLSTM models and use them\n\n"
+        f"openxlstm {__version__}: train xLSTM models and use them\n"
         "usage: openxlstm VERB [options]      (openxlstm VERB --help explains them)\n\n"
         f"start here:\n{start}\n\nverbs:\n{verbs}"
     )

@@ -31,7 +31,7 @@ class Limits:
     files: open at a time.
     """
 
-    seconds: int = 5
+    seconds: int = 10
     memory: int = 1024
     files: int = 32
 

@@ -73,6 +73,9 @@ class TextConfig:
     """Stop after about this many bytes of text, at the end of a document where one comes in time; None: all."""
     streaming: bool = False
     """Read documents when they are needed instead of holding the text in memory."""
+    fill_in: float = 0.0
+    """Share of the training windows that ask for their middle, prefix and suffix given; above 0, the vocabulary of `bytes` or
+    `bpe` gets marks for that."""
 
     def __post_init__(self) -> None:
         for name in ("validation", "test"):
@@ -83,6 +86,10 @@ class TextConfig:
         for name in ("max_bytes", "vocab_size"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise UserError(f"{name}={getattr(self, name)} must be at least 1")
+        if not 0.0 <= self.fill_in <= 1.0:
+            raise UserError(f"fill_in={self.fill_in} is not a share between 0 and 1")
+        if self.fill_in and self.tokenizer in ("chars", "words"):
+            raise UserError(f"fill_in={self.fill_in} needs the tokenizer 'bytes' or 'bpe', or a file that has marks for it")
         if self.rows not in ("auto", "documents", "lines"):
             raise UserError(f"rows={self.rows!r} is none of 'auto', 'documents', 'lines'")
         if self.separator == "":
@@ -152,6 +159,8 @@ def source_fingerprint(config: TextConfig) -> str:
     usual = dataclasses.asdict(type(config)())
     facts: dict[str, Any] = {name: value for name, value in dataclasses.asdict(config).items() if value != usual[name]}
     facts.pop("streaming", None)  # how the text is read, not what it says
+    if config.fill_in:
+        facts["fill_in"] = True  # the marks; how often they are used is a matter of training
     if config.tokenizer == "bytes":
         facts["cut"] = "bytes"  # by characters before
     if config.source == STDLIB:

@@ -6,7 +6,7 @@ RECIPES are about text; every task has one under its own name (`recipes.tasks.ta
 from collections.abc import Callable
 
 from openxlstm.errors import UserError
-from openxlstm.recipes.language import enwik8, ptb, shakespeare, slimpajama, stdlib, tiny, wikitext2, wikitext103
+from openxlstm.recipes.language import enwik8, ptb, python_code, shakespeare, slimpajama, stdlib, tiny, wikitext2, wikitext103
 from openxlstm.recipes.tasks import task_recipe
 from openxlstm.tasks import TASKS
 from openxlstm.tasks.images import ImageFiles
@@ -16,6 +16,7 @@ from openxlstm.training.config import RunConfig
 
 RECIPES: dict[str, Callable[[], RunConfig]] = {
     "stdlib": stdlib,
+    "python_code": python_code,
     "shakespeare": shakespeare,
     "wikitext2": wikitext2,
     "wikitext103": wikitext103,
@@ -59,6 +60,7 @@ __all__ = [
     "RECIPES",
     "enwik8",
     "ptb",
+    "python_code",
     "recipe",
     "shakespeare",
     "slimpajama",
