@@ -155,9 +155,9 @@ def lock_files(in_namespace: bool, without: list[str]) -> str:
     missing = []
     for name, way in (("landlock", landlock), ("mount namespace", lambda: mount_namespace(in_namespace))):
         try:
-            if name in without:
-                raise Refused(f"{name} (left out)")
-            return way()
+            if name not in without:
+                return way()
+            missing.append(f"{name} (left out)")
         except Refused as reason:
             missing.append(str(reason))
     raise Refused(" and ".join(missing))
