@@ -13,10 +13,11 @@ from openxlstm.errors import UserError
 class FillInWindows:
     """Windows of another source, a share of which asks for the text between two others.
 
-        [prefix] def double(x):\\n [suffix] \\n\\ndouble(2) [middle] return 2 * x [end]
+        psm    [prefix] def double(x):\\n [suffix] \\n\\ndouble(2) [middle] return 2 * x [end]
+        spm    [suffix] \\n\\ndouble(2) [prefix] def double(x):\\n [middle] return 2 * x [end]
 
-    "PSM" of the paper, in each window for itself: its text is cut at two random places between characters, so that models learn
-    to begin and end a middle within a word, and the three parts are encoded one by one. What no longer fits is cut off at the
+    Each window for itself: its text is cut at two random places between characters, so that models learn to begin and end a
+    middle within a word, and the three parts are encoded one by one. What no longer fits is cut off at the
     beginning of the prefix and the end of the suffix. A window with parts of two documents, or that begins or ends within a
     character, stays as it is.
 
@@ -57,7 +58,7 @@ class FillInWindows:
 
 
 def ask(tokenizer: Tokenizer, prefix: str, suffix: str, most: int | None = None) -> list[int]:
-    """The tokens after which a model writes what is between prefix and suffix. most: of these, at least 3; what is too much is
+    """The tokens after which a model writes what is between prefix and suffix, in the order of the marks' numbers. most: of these, at least 3; what is too much is
     cut off the beginning of the prefix and the end of the suffix, the longer one first. Raises UserError for a tokenizer that
     has no marks."""
     before, after, between = marks_of(tokenizer)
@@ -67,7 +68,8 @@ def ask(tokenizer: Tokenizer, prefix: str, suffix: str, most: int | None = None)
         kept = min(len(left), max(room - len(right), room - room // 2))
         left = left[len(left) - kept :]
         right = right[: room - kept]
-    return [before, *left, after, *right, between]
+    first, second = [before, *left], [after, *right]
+    return [*first, *second, between] if before < after else [*second, *first, between]
 
 
 def marks_of(tokenizer: Tokenizer) -> tuple[int, int, int]:

@@ -7,7 +7,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from openxlstm.errors import UserError, missing_extra
 from openxlstm.files import write_atomic
@@ -15,6 +15,8 @@ from openxlstm.files import write_atomic
 FILE = "tokenizer.json"
 END_OF_TEXT = "<|endoftext|>"
 FILL_IN = ("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>")
+FillInOrder = Literal["psm", "spm"]
+"""Prefix, suffix, middle, or suffix, prefix, middle. The marks are numbered in the order in which they are read."""
 _FILL_IN_NAMES = (FILL_IN, ("<fim_prefix>", "<fim_suffix>", "<fim_middle>"))
 _EOS_NAMES = (END_OF_TEXT, "</s>", "<eos>", "<|end_of_text|>", "<|im_end|>", "<EOS>", "[EOS]")
 
@@ -49,14 +51,17 @@ class Tokenizer(Protocol):
 class ByteTokenizer:
     """UTF-8 bytes are the ids 0-255; 256 ends a document and decodes to nothing.
 
-    fill_in: three more ids, `fill_in_ids`, which decode to nothing, mark prefix, suffix and middle.
+    fill_in: None, or the order of three more ids, `fill_in_ids`, which decode to nothing and mark prefix, suffix and middle.
     """
 
     kind = "bytes"
     eos_id = 256
 
-    def __init__(self, *, fill_in: bool = False) -> None:
-        self.fill_in_ids = (257, 258, 259) if fill_in else None
+    def __init__(self, *, fill_in: FillInOrder | None = None) -> None:
+        if fill_in not in (None, "psm", "spm"):
+            raise UserError(f"fill_in={fill_in!r} is none of 'psm', 'spm'")
+        self.fill_in = fill_in
+        self.fill_in_ids = {None: None, "psm": (257, 258, 259), "spm": (258, 257, 259)}[fill_in]
         self.vocab_size = 260 if fill_in else 257
 
     def encode(self, text: str) -> list[int]:
@@ -70,7 +75,7 @@ class ByteTokenizer:
         return b"".join(map(self.token_bytes, ids)).decode("utf-8", "replace")
 
     def save(self, directory: str | os.PathLike[str]) -> None:
-        marks = {"fill_in": True} if self.fill_in_ids else {}
+        marks = {"fill_in": self.fill_in} if self.fill_in else {}
         _save(directory, {"kind": self.kind, **marks})
 
 
@@ -203,12 +208,15 @@ class BPETokenizer:
         self._names = {index: name for name, index in vocabulary.items()}
 
     @classmethod
-    def train(cls, texts: Iterable[str], vocab_size: int = 8192, *, fill_in: bool = False) -> "BPETokenizer":
+    def train(cls, texts: Iterable[str], vocab_size: int = 8192, *, fill_in: FillInOrder | None = None) -> "BPETokenizer":
         """Byte-level BPE: every text can be encoded and comes back exactly. The same texts give the same tokenizer.
 
         vocab_size: 257 (the bytes and the end token) or more; text too short for so many merges gives fewer.
-        fill_in: three of the tokens, `fill_in_ids`, which decode to nothing, mark prefix, suffix and middle."""
-        special = [END_OF_TEXT, *FILL_IN] if fill_in else [END_OF_TEXT]
+        fill_in: None, or the order of three of the tokens, `fill_in_ids`, which decode to nothing and mark prefix, suffix and
+        middle."""
+        prefix, suffix, middle = FILL_IN
+        marks = {None: [], "psm": [prefix, suffix, middle], "spm": [suffix, prefix, middle]}
+        special = [END_OF_TEXT, *marks[fill_in]]
         if vocab_size < 256 + len(special):
             raise UserError(
                 f"vocab_size={vocab_size} is too small for byte-level BPE: 256 bytes and "
@@ -338,7 +346,7 @@ def fingerprint(tokenizer: Tokenizer) -> str:
     elif isinstance(tokenizer, WordTokenizer):
         content = json.dumps([tokenizer.kind, tokenizer.words])
     else:
-        content = json.dumps([tokenizer.kind, tokenizer.vocab_size, tokenizer.eos_id])
+        content = json.dumps([tokenizer.kind, tokenizer.vocab_size, tokenizer.eos_id, *(fill_in_ids(tokenizer) or ())])
     return hashlib.blake2b(content.encode(), digest_size=8).hexdigest()
 
 
@@ -346,7 +354,7 @@ def _load_ours(described: dict[str, Any], place: Path) -> Tokenizer:
     kind = described["kind"]
     try:
         if kind == ByteTokenizer.kind:
-            return ByteTokenizer(fill_in=described.get("fill_in", False) is True)
+            return ByteTokenizer(fill_in=described.get("fill_in"))
         if kind == CharTokenizer.kind:
             return CharTokenizer(described["characters"], eos=described["eos"])
         if kind == WordTokenizer.kind:
