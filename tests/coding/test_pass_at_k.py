@@ -119,7 +119,10 @@ def test_a_completion_ends_where_it_leaves_the_function(problems_file, mbpp_file
     assert problem.cut("    y = x\n    return y\n\ndef next():\n    pass\n") == "    y = x\n    return y\n"
     assert problem.cut("    return 1\n# then\nprint(1)") == "    return 1"
     assert problem.cut("    return 1") == "    return 1"
-    assert read_problems(mbpp_file)["7"].cut("def f(x):\n  return 1\ndef g(): pass\nassert f(1)") == "def f(x):\n  return 1\ndef g(): pass"
+    assert (
+        read_problems(mbpp_file)["7"].cut("def f(x):\n  return 1\ndef g(): pass\nassert f(1)")
+        == "def f(x):\n  return 1\ndef g(): pass"
+    )
 
 
 @pytest.mark.parametrize(

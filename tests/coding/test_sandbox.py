@@ -52,7 +52,9 @@ def test_which_locks_hold():
 
 
 def test_a_right_program_passes(run):
-    modules = "math, re, collections, heapq, itertools, functools, random, string, json, hashlib, decimal, datetime, bisect, typing"
+    modules = (
+        "math, re, collections, heapq, itertools, functools, random, string, json, hashlib, decimal, datetime, bisect, typing"
+    )
     assert run(f"import {modules}\nassert math.sqrt(4) == 2 and random.random() < 1\nprint('noise')").passed
 
 
@@ -121,7 +123,12 @@ def test_nothing_can_be_written(run, tmp_path):
     kept.write_text("as it was")
     tmp_path.chmod(0o777)
     kept.chmod(0o666)
-    for how in (f"open({str(kept)!r}, 'w')", f"open({str(kept)!r}, 'r+')", f"open({str(tmp_path / 'new')!r}, 'x')", "open('x', 'w')"):
+    for how in (
+        f"open({str(kept)!r}, 'w')",
+        f"open({str(kept)!r}, 'r+')",
+        f"open({str(tmp_path / 'new')!r}, 'x')",
+        "open('x', 'w')",
+    ):
         assert "Error" in run(how).reason
     assert kept.read_text() == "as it was"
     assert os.listdir(tmp_path) == ["kept"]

@@ -136,9 +136,7 @@ def _lines(said: bytes) -> list[dict[str, Any]]:
     return [line for line in found if isinstance(line, dict)]
 
 
-def _judge(
-    said: list[dict[str, Any]], number: str, late: bool, code: int, limits: Limits
-) -> tuple[tuple[str, ...], Outcome]:
+def _judge(said: list[dict[str, Any]], number: str, late: bool, code: int, limits: Limits) -> tuple[tuple[str, ...], Outcome]:
     """Locks and outcome. The first line is of before the program, the last counts if it has the number."""
     first = said[0] if said else {}
     if "refused" in first:

@@ -14,6 +14,7 @@ from openxlstm.data.windows import IGNORE, Tokens, mix
 from openxlstm.training.loss import autocast
 
 WINDOWS_AT_ONCE = 32
+MARKS = 4  # tokens of a window that training does not give to the text
 
 
 @dataclass(frozen=True)
@@ -41,14 +42,14 @@ class FillInEvaluation:
 def evaluate_fill_in(
     loss: nn.Module, tokens: Tokens, tokenizer: Tokenizer, context: int, *, windows: int = 256, precision: str = "fp32"
 ) -> FillInEvaluation | None:
-    """loss: a TokenLoss. Windows of `context` tokens at random places, the same each time, cut at two places; those with parts
-    of two documents are left out. None where all of them are."""
+    """loss: a TokenLoss. Windows of a quarter to all of `context` tokens at random places, the same each time, cut at two
+    places, as in training (`data.fill_in`); those with parts of two documents are left out. None where all of them are."""
     device = next(loss.parameters()).device
     filled, plain, num_bytes = [], [], 0
     for number in range(windows):
         draw = Random(mix("fill_in", "validation", number))
         start = draw.randrange(max(tokens.num_tokens - context, 1))
-        stop = min(start + context, tokens.num_tokens)
+        stop = min(start + draw.randint(context // 4, max(context - MARKS, 3)), tokens.num_tokens)
         text = tokenizer.decode(tokens.read(start, stop).tolist())
         if len(tokens.starts_in(start, stop)) or "\ufffd" in text or len(text) < 3:
             continue
@@ -63,7 +64,10 @@ def evaluate_fill_in(
     loss.eval()
     try:
         nats = [
-            sum(float(_nats(loss, rows[at : at + WINDOWS_AT_ONCE], device, precision)) for at in range(0, len(rows), WINDOWS_AT_ONCE))
+            sum(
+                float(_nats(loss, rows[at : at + WINDOWS_AT_ONCE], device, precision))
+                for at in range(0, len(rows), WINDOWS_AT_ONCE)
+            )
             for rows in (filled, plain)
         ]
     finally:
