@@ -123,12 +123,8 @@ def test_nothing_can_be_written(run, tmp_path):
     kept.write_text("as it was")
     tmp_path.chmod(0o777)
     kept.chmod(0o666)
-    for how in (
-        f"open({str(kept)!r}, 'w')",
-        f"open({str(kept)!r}, 'r+')",
-        f"open({str(tmp_path / 'new')!r}, 'x')",
-        "open('x', 'w')",
-    ):
+    for path, mode in ((kept, "w"), (kept, "r+"), (kept, "a"), (tmp_path / "new", "x"), ("x", "w")):
+        how = f"open({str(path)!r}, {mode!r})"
         assert "Error" in run(how).reason
     assert kept.read_text() == "as it was"
     assert os.listdir(tmp_path) == ["kept"]
@@ -177,7 +173,7 @@ def test_a_fork_bomb_is_none():
     [
         "while True: pass",
         "import time; time.sleep(100)",
-        "import signal\nfor s in range(1, 65):\n  try: signal.signal(s, signal.SIG_IGN)\n  except (OSError, ValueError): pass\nwhile True: pass",
+        "import signal\nfor s in (2, 15, signal.SIGXCPU): signal.signal(s, signal.SIG_IGN)\nwhile True: pass",
         "while True:\n  try:\n    while True: pass\n  except BaseException: pass",
         "while True: print('x' * 100000)",
     ],
@@ -258,13 +254,13 @@ def wait_for(condition):
 
 
 def test_where_locks_are_missing_nothing_runs(monkeypatch, tmp_path):
-    with pytest.raises(UserError, match="no landlock .* and mount namespace"):
+    with pytest.raises(UserError, match=r"no landlock .* and mount namespace"):
         run_program("pass", without=("landlock", "mount namespace"))
     elsewhere = tmp_path / "lock.py"
     source = Path(locked_side.__file__).read_text()
     elsewhere.write_text(source.replace("platform.machine()", "'pdp11'"))
     monkeypatch.setattr("openxlstm.coding.sandbox.LOCK", elsewhere)
-    with pytest.raises(UserError, match="not run here: this machine has no seccomp .not known here for pdp11"):
+    with pytest.raises(UserError, match=r"not run here: this machine has no seccomp .not known here for pdp11"):
         run_program("pass")
     elsewhere.write_text("raise SystemExit")
     with pytest.raises(UserError, match="could not be set up"):

@@ -42,7 +42,10 @@ class Ids:
         return torch.tensor([place for place in self.starts if start <= place < stop], dtype=torch.int64).numpy()
 
 
-def windows(tokenizer, rate, documents=("".join(LINES),), context=48, rows=8, seed=0):
+TEXT = "".join(LINES)
+
+
+def windows(tokenizer, rate, documents=(TEXT,), context=48, rows=8, seed=0):
     return FillInWindows(RandomWindows(Ids(documents, tokenizer), context, rows, seed), tokenizer, rate, seed)
 
 

@@ -223,7 +223,7 @@ def lock(settings: dict[str, Any]) -> list[str]:
     if os.getppid() != settings["parent"]:
         raise SystemExit
     limits = limit(settings)
-    return [seccomp(), files, *[network] * (network is not None), limits]
+    return [seccomp(), files, *([network] if network else []), limits]
 
 
 def main() -> None:

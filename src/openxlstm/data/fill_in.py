@@ -28,6 +28,8 @@ class FillInWindows:
 
     def __init__(self, windows: RandomWindows, tokenizer: Tokenizer, rate: float, seed: int = 0) -> None:
         marks_of(tokenizer)
+        assert tokenizer.eos_id is not None  # marks_of has seen it
+        self.end = tokenizer.eos_id
         self.windows, self.tokenizer, self.rate, self.seed = windows, tokenizer, rate, seed
 
     def batch(self, step: int, rank: int = 0, world_size: int = 1) -> TokenBatch:
@@ -52,16 +54,18 @@ class FillInWindows:
         if "\ufffd" in text:
             return None
         start, stop = sorted(draw.randint(0, len(text)) for _ in range(2))
-        middle = [*self.tokenizer.encode(text[start:stop]), self.tokenizer.eos_id]
+        middle = [*self.tokenizer.encode(text[start:stop]), self.end]
         room = len(ids) - len(middle)
         question = ask(self.tokenizer, text[:start], text[stop:], room) if room >= 3 else None
         return None if question is None else [*question, *middle]
 
 
 def ask(tokenizer: Tokenizer, prefix: str, suffix: str, most: int | None = None) -> list[int]:
-    """The tokens after which a model writes what is between prefix and suffix, in the order of the marks' numbers. most: of these, at least 3; what is too much is
-    cut off the beginning of the prefix and the end of the suffix, the longer one first. Raises UserError for a tokenizer that
-    has no marks."""
+    """The tokens after which a model writes what is between prefix and suffix, in the order of the marks' numbers.
+
+    most: of these, at least 3; what is too much is cut off the beginning of the prefix and the end of the suffix, the longer
+    one first. Raises UserError for a tokenizer that has no marks.
+    """
     before, after, between = marks_of(tokenizer)
     left, right = tokenizer.encode(prefix), tokenizer.encode(suffix)
     if most is not None:

@@ -6,7 +6,7 @@ from random import Random
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from openxlstm.data.fill_in import ask
 from openxlstm.data.tokenizer import Tokenizer
@@ -63,28 +63,26 @@ def evaluate_fill_in(
     was_training = loss.training
     loss.eval()
     try:
-        nats = [
-            sum(
-                float(_nats(loss, rows[at : at + WINDOWS_AT_ONCE], device, precision))
-                for at in range(0, len(rows), WINDOWS_AT_ONCE)
-            )
-            for rows in (filled, plain)
-        ]
+        nats = [_nats(loss, rows, device, precision) for rows in (filled, plain)]
     finally:
         loss.train(was_training)
     bits = [total / math.log(2) / num_bytes for total in nats]
     return FillInEvaluation(bits[0], bits[1], len(filled), num_bytes)
 
 
-def _nats(loss: nn.Module, rows: list[tuple[list[int], list[int]]], device: torch.device, precision: str) -> Tensor:
-    """Nats of the second part of each row, behind its first."""
-    longest = max(len(before) + len(middle) for before, middle in rows)
-    inputs = torch.zeros(len(rows), longest - 1, dtype=torch.int64)
-    targets = torch.full_like(inputs, IGNORE)
-    for row, (before, middle) in enumerate(rows):
-        ids = torch.tensor([*before, *middle])
-        inputs[row, : len(ids) - 1] = ids[:-1]
-        targets[row, len(before) - 1 : len(ids) - 1] = ids[len(before) :]
-    with autocast(precision, device):
-        nats, _ = loss(inputs.to(device), targets.to(device))
-    return nats.sum(dtype=torch.float64)
+def _nats(loss: nn.Module, rows: list[tuple[list[int], list[int]]], device: torch.device, precision: str) -> float:
+    """Nats of the second part of each row, behind its first, summed over all rows."""
+    total = 0.0
+    for start in range(0, len(rows), WINDOWS_AT_ONCE):
+        some = rows[start : start + WINDOWS_AT_ONCE]
+        longest = max(len(before) + len(middle) for before, middle in some)
+        inputs = torch.zeros(len(some), longest - 1, dtype=torch.int64)
+        targets = torch.full_like(inputs, IGNORE)
+        for row, (before, middle) in enumerate(some):
+            ids = torch.tensor([*before, *middle])
+            inputs[row, : len(ids) - 1] = ids[:-1]
+            targets[row, len(before) - 1 : len(ids) - 1] = ids[len(before) :]
+        with autocast(precision, device):
+            nats, _ = loss(inputs.to(device), targets.to(device))
+        total += float(nats.sum(dtype=torch.float64))
+    return total
