@@ -126,7 +126,7 @@ def test_curricula(monkeypatch):
 
 
 def test_a_batch_is_a_function_of_its_generator():
-    task = ProgramEvaluation()
+    task = ProgramEvaluation(curriculum="combined", max_nesting=2)
     a, b = (task.train_batch_at(16, torch.Generator().manual_seed(3), 0.4) for _ in range(2))
     assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
 
@@ -147,4 +147,4 @@ def test_wrong_settings(settings, words):
 
 def test_a_level_that_is_not_there():
     with pytest.raises(UserError, match="levels 1 to 4, and 3-9"):
-        list(ProgramEvaluation().evaluation("test", "3-9"))
+        list(ProgramEvaluation(max_nesting=2).evaluation("test", "3-9"))

@@ -20,7 +20,7 @@ def tiny():
     base = recipe("program_evaluation")
     return replace(
         base,
-        data=ProgramEvaluation(max_length=2, max_nesting=2, climb=1.0, validation_samples=40, test_samples=20),
+        data=ProgramEvaluation(max_nesting=2, curriculum="combined", climb=1.0, validation_samples=40, test_samples=20),
         model=replace(base.model, dim=16, num_blocks=1, pattern="slstm", qkv_block_size=4, num_parameters=None),
         trainer=replace(base.trainer, steps=8, batch_size=8, validate_every=4, checkpoint_every=3, threads=1),
     )

@@ -85,9 +85,10 @@ def arena(name: str) -> RunConfig:
 
 
 def programs(name: str) -> RunConfig:
-    """An sLSTM and an mLSTM block: digits are carried and names are looked up. Minutes on one core for the first levels.
+    """An mLSTM and an sLSTM block: to read numbers and to work out digits. Minutes on one core for one operation on numbers of
+    up to two digits.
 
-    On a GPU towards the published levels: --data.max_length=6 --data.max_nesting=3 --model.dim=256 --model.num_blocks=4
+    On a GPU, towards the published levels: --data.max_length=6 --data.max_nesting=3 --model.dim=256 --model.num_blocks=4
     --trainer.steps=50000 --trainer.batch_size=256.
     """
     base = recall("mqar")
@@ -95,8 +96,9 @@ def programs(name: str) -> RunConfig:
         base,
         name=name,
         data=TASKS[name](),
-        model=replace(base.model, pattern="slstm,mlstm", num_heads=2, recurrent_init="normal"),
-        trainer=replace(base.trainer, steps=3000, batch_size=64, validate_every=250),
+        optimizer=replace(base.optimizer, lr=4e-3),
+        model=replace(base.model, pattern="xlstm[1:1]", num_heads=2, recurrent_init="normal"),
+        trainer=replace(base.trainer, steps=2500, batch_size=128, validate_every=250),
     )
 
 

@@ -144,8 +144,8 @@ class ProgramEvaluation(Task):
     name: ClassVar[str] = "program_evaluation"
 
     max_length: int = 2
-    max_nesting: int = 2
-    curriculum: Curriculum = "combined"
+    max_nesting: int = 1
+    curriculum: Curriculum = "mixed"
     climb: float = 0.6
     validation_samples: int = 512
     test_samples: int = 512
