@@ -223,6 +223,7 @@ def test_every_question_can_be_asked(name, scale):
         "nats_per_token": 1.0,
         "by_context": contexts,
         "by_frequency": [1.0] * 10,
+        "by_length": [{"lengths": "1", "score": 1.0}],
         "other_lengths": lengths,
     }
     rows = dict.fromkeys(setting.models, row)
