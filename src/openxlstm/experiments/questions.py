@@ -348,7 +348,9 @@ QUESTIONS: dict[str, Question] = {
             ),
             settings={
                 "minutes": Setting(models=("xlstm[1:1]", "lstm"), options={**ONE_THREAD, "trainer.steps": "5000"}),
-                "hours": Setting(models=EVERY, seeds=3, options={**ONE_THREAD, "trainer.steps": "10000"}),
+                "hours": Setting(
+                    models=("xlstm[1:1]", "lstm", "transformer"), seeds=3, options={**ONE_THREAD, "trainer.steps": "5000"}
+                ),
                 "gpu": Setting(
                     models=EVERY,
                     seeds=3,
