@@ -22,6 +22,7 @@ MAY_IMPORT = {
     "nn": COMPUTES,
     "models": {"ops", "layers"},
     "data": set(),
+    "coding": set(),
     "tasks": {"data"},
     "testing": {"ops"},
     "inference": COMPUTES | {"data"},  # a prompt needs the tokenizer

@@ -10,7 +10,17 @@ import pytest
 from openxlstm.cli.main import main
 from openxlstm.cli.report import with_data
 from openxlstm.experiments import QUESTIONS, SCALES, Check, Setting, Trained, answer_all, cost
-from openxlstm.experiments.question import grown, in_most, of_law, rarest_first, score, share, steepest
+from openxlstm.experiments.question import (
+    ahead_everywhere,
+    grown,
+    in_most,
+    of_law,
+    rarest_first,
+    score,
+    share,
+    steepest,
+    worst,
+)
 from openxlstm.experiments.report import Answer, Report, value
 from openxlstm.experiments.sweeps import Capacity, Scaling, Sweep, at_width
 from openxlstm.recipes import recipe
@@ -182,6 +192,11 @@ def test_checks():
     rows = {"a": {"nats_per_token": 3.0}, "b": {"nats_per_token": 2.0}, "c": {"nats_per_token": 2.5}}
     assert steepest("a", "b")(rows) == -1.0
     assert steepest("a", "b", "c")(rows) == 0.5
+    levels = {"a": (0.9, 0.7, 0.8), "b": (0.8, 0.6, 0.8)}
+    rows = {name: {"by_length": [{"score": score} for score in scores]} for name, scores in levels.items()}
+    assert worst("a")(rows) == 0.7
+    assert ahead_everywhere("a", "b")(rows) == 0.0
+    assert ahead_everywhere("b", "a")(rows) == pytest.approx(-0.1)
     rows = {"a": {"by_frequency": [5.0, 4.0, 1.0]}, "b": {"by_frequency": [8.0, 6.0, 1.0]}}
     assert rarest_first("a", "b")(rows) == 1.0
     assert rarest_first("b", "a")(rows) == -3.0
@@ -208,6 +223,7 @@ def test_every_question_can_be_asked(name, scale):
         "nats_per_token": 1.0,
         "by_context": contexts,
         "by_frequency": [1.0] * 10,
+        "by_length": [{"lengths": "1", "score": 1.0}],
         "other_lengths": lengths,
     }
     rows = dict.fromkeys(setting.models, row)

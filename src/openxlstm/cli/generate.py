@@ -18,6 +18,7 @@ def parser() -> VerbParser:
         [
             'openxlstm generate --prompt "def "',
             "openxlstm generate runs/shakespeare --prompt-file start.txt --max-tokens 1000 --seed 7",
+            "openxlstm generate runs/code --prefix before.py --suffix after.py --temperature 0",
             "echo 'Once upon a time' | openxlstm generate runs/stories --prompt - --temperature 0 --json",
         ],
     )
@@ -32,6 +33,11 @@ def parser() -> VerbParser:
         "--prompt", metavar="TEXT", help="text to continue; '-' reads it from stdin; without it, a new text begins"
     )
     start.add_argument("--prompt-file", metavar="FILE", help="read the prompt from a UTF-8 file, byte for byte")
+    start.add_argument("--prefix", metavar="FILE", help="the same, for filling in")
+    text.add_argument(
+        "--suffix", metavar="FILE",
+        help="write what is between the prompt and the text of this file; for models trained with --data.fill_in",
+    )  # fmt: skip
     text.add_argument(
         "--max-tokens", type=number(int, least=0), default=256, metavar="N",
         help="stop after so many tokens; 0 goes on until the model ends the text or Ctrl-C",
@@ -85,6 +91,9 @@ def run(argv: Sequence[str]) -> int:
     """Run the verb."""
     args = parser().parse_args(argv)
     prompt = read_prompt(args)
+    suffix = None if args.suffix is None else read_text(args.suffix)
+    if args.prefix is not None and suffix is None:
+        raise UserError("--prefix is for filling in and goes with --suffix; a text to continue is --prompt-file")
     loaded = load(args)
     from openxlstm.inference.sampling import Sampling
     from openxlstm.inference.text import TextStream
@@ -99,6 +108,7 @@ def run(argv: Sequence[str]) -> int:
         ),
         seed=args.seed,
         begins=not args.mid_text,
+        suffix=suffix,
         decode=args.decode,
         weights=args.weights,
     )
@@ -122,6 +132,7 @@ def run(argv: Sequence[str]) -> int:
         result = {
             "run": str(loaded.folder),
             "prompt": prompt,
+            **({} if suffix is None else {"suffix": suffix}),
             "text": "".join(pieces),
             "num_prompt_tokens": stream.num_prompt_tokens,
             "num_tokens": stream.num_tokens,
@@ -139,7 +150,7 @@ def run(argv: Sequence[str]) -> int:
         }
         print(json.dumps(result, ensure_ascii=False))
     else:
-        show("\n")
+        show("\n" if suffix is None or args.no_echo else suffix)
     speed = f", {rate:.0f} tokens/s ({stream.decode})" if rate else ""
     say(
         f"{stream.num_tokens} tokens{speed}; prompt of {stream.num_prompt_tokens} tokens in {stream.prefill_seconds:.2f} s; "
@@ -195,17 +206,18 @@ def check_device(name: str) -> None:
 
 
 def read_prompt(args: Any) -> str:
-    """The prompt out of --prompt, --prompt-file or stdin."""
+    """The prompt out of --prompt, --prompt-file, --prefix or stdin."""
+    file = args.prompt_file or args.prefix or ("-" if args.prompt == "-" else None)
+    return read_text(file) if file else args.prompt or ""
+
+
+def read_text(file: str) -> str:
+    """The text of a UTF-8 file, byte for byte; "-" is stdin."""
     try:
-        if args.prompt_file:
-            return Path(args.prompt_file).read_bytes().decode("utf-8")
-        if args.prompt == "-":
-            return sys.stdin.buffer.read().decode("utf-8")
+        return (sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()).decode("utf-8")
     except UnicodeDecodeError as error:
-        raise UserError(
-            f"{args.prompt_file or 'stdin'}: the prompt is not UTF-8 text: {error.reason} at byte {error.start}"
-        ) from None
-    return args.prompt or ""
+        where = "stdin" if file == "-" else file
+        raise UserError(f"{where}: the prompt is not UTF-8 text: {error.reason} at byte {error.start}") from None
 
 
 def show(text: str) -> None:

@@ -23,6 +23,7 @@ VERBS = {
     "classify": ("openxlstm.cli.classify", "let a trained classifier read texts"),
     "eval": ("openxlstm.cli.eval", "measure a trained model: bits per byte, perplexity"),
     "simulate": ("openxlstm.cli.simulate", "let a model of a chaotic system go on alone"),
+    "pass-at-k": ("openxlstm.cli.pass_at_k", "run a model's programs against their tests, locked in"),
     "compare": ("openxlstm.cli.compare", "train several models alike: one table, one figure"),
     "report": ("openxlstm.cli.report", "ask whether the claims about xLSTM hold, and write the evidence"),
     "forecast": ("openxlstm.cli.forecast", "forecast the series of a CSV file"),

@@ -73,6 +73,12 @@ class TextConfig:
     """Stop after about this many bytes of text, at the end of a document where one comes in time; None: all."""
     streaming: bool = False
     """Read documents when they are needed instead of holding the text in memory."""
+    fill_in: float = 0.0
+    """Share of the training windows that ask for their middle, prefix and suffix given; above 0, the vocabulary of `bytes` or
+    `bpe` gets marks for that."""
+    fill_in_order: Literal["spm", "psm"] = "spm"
+    """What is read before a middle: its suffix, then its prefix (`spm`: the middle goes on from what was read last, which suits
+    a model with a state), or the prefix first (`psm`)."""
 
     def __post_init__(self) -> None:
         for name in ("validation", "test"):
@@ -83,6 +89,12 @@ class TextConfig:
         for name in ("max_bytes", "vocab_size"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise UserError(f"{name}={getattr(self, name)} must be at least 1")
+        if not 0.0 <= self.fill_in <= 1.0:
+            raise UserError(f"fill_in={self.fill_in} is not a share between 0 and 1")
+        if self.fill_in_order not in ("spm", "psm"):
+            raise UserError(f"fill_in_order={self.fill_in_order!r} is none of 'spm', 'psm'")
+        if self.fill_in and self.tokenizer in ("chars", "words"):
+            raise UserError(f"fill_in={self.fill_in} needs the tokenizer 'bytes' or 'bpe', or a file that has marks for it")
         if self.rows not in ("auto", "documents", "lines"):
             raise UserError(f"rows={self.rows!r} is none of 'auto', 'documents', 'lines'")
         if self.separator == "":
@@ -152,6 +164,8 @@ def source_fingerprint(config: TextConfig) -> str:
     usual = dataclasses.asdict(type(config)())
     facts: dict[str, Any] = {name: value for name, value in dataclasses.asdict(config).items() if value != usual[name]}
     facts.pop("streaming", None)  # how the text is read, not what it says
+    facts |= {"fill_in": config.fill_in_order} if config.fill_in else {}  # the marks; how many windows is for training alone
+    facts.pop("fill_in_order", None)
     if config.tokenizer == "bytes":
         facts["cut"] = "bytes"  # by characters before
     if config.source == STDLIB:

@@ -7,13 +7,17 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from openxlstm.errors import UserError, missing_extra
 from openxlstm.files import write_atomic
 
 FILE = "tokenizer.json"
 END_OF_TEXT = "<|endoftext|>"
+FILL_IN = ("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>")
+FillInOrder = Literal["psm", "spm"]
+"""Prefix, suffix, middle, or suffix, prefix, middle. The marks are numbered in the order in which they are read."""
+_FILL_IN_NAMES = (FILL_IN, ("<fim_prefix>", "<fim_suffix>", "<fim_middle>"))
 _EOS_NAMES = (END_OF_TEXT, "</s>", "<eos>", "<|end_of_text|>", "<|im_end|>", "<EOS>", "[EOS]")
 
 
@@ -45,11 +49,20 @@ class Tokenizer(Protocol):
 
 
 class ByteTokenizer:
-    """UTF-8 bytes are the ids 0-255; 256 ends a document and decodes to nothing."""
+    """UTF-8 bytes are the ids 0-255; 256 ends a document and decodes to nothing.
+
+    fill_in: None, or the order of three more ids, `fill_in_ids`, which decode to nothing and mark prefix, suffix and middle.
+    """
 
     kind = "bytes"
-    vocab_size = 257
     eos_id = 256
+
+    def __init__(self, *, fill_in: FillInOrder | None = None) -> None:
+        if fill_in not in (None, "psm", "spm"):
+            raise UserError(f"fill_in={fill_in!r} is none of 'psm', 'spm'")
+        self.fill_in = fill_in
+        self.fill_in_ids = {None: None, "psm": (257, 258, 259), "spm": (258, 257, 259)}[fill_in]
+        self.vocab_size = 260 if fill_in else 257
 
     def encode(self, text: str) -> list[int]:
         return list(_utf8(text))
@@ -62,7 +75,8 @@ class ByteTokenizer:
         return b"".join(map(self.token_bytes, ids)).decode("utf-8", "replace")
 
     def save(self, directory: str | os.PathLike[str]) -> None:
-        _save(directory, {"kind": self.kind})
+        marks = {"fill_in": self.fill_in} if self.fill_in else {}
+        _save(directory, {"kind": self.kind, **marks})
 
 
 class CharTokenizer:
@@ -186,24 +200,35 @@ class BPETokenizer:
             raise UserError(f"{where}: the end token {eos_token!r} is not in the vocabulary")
         self.eos_token = eos_token or next((name for name in _EOS_NAMES if name in vocabulary), None)
         self.eos_id: int | None = vocabulary[self.eos_token] if self.eos_token else None
+        marks = next((names for names in _FILL_IN_NAMES if vocabulary.keys() >= set(names)), None)
+        self.fill_in_ids = (vocabulary[marks[0]], vocabulary[marks[1]], vocabulary[marks[2]]) if marks else None
+        self._silent = {self.eos_id, *(self.fill_in_ids or ())}
         self._added = {index: token.content for index, token in self._inner.get_added_tokens_decoder().items()}
         self._byte_level = _is_byte_level(described.get("decoder"))
         self._names = {index: name for name, index in vocabulary.items()}
 
     @classmethod
-    def train(cls, texts: Iterable[str], vocab_size: int = 8192) -> "BPETokenizer":
+    def train(cls, texts: Iterable[str], vocab_size: int = 8192, *, fill_in: FillInOrder | None = None) -> "BPETokenizer":
         """Byte-level BPE: every text can be encoded and comes back exactly. The same texts give the same tokenizer.
 
-        vocab_size: 257 (the bytes and the end token) or more; text too short for so many merges gives fewer."""
-        if vocab_size < 257:
-            raise UserError(f"vocab_size={vocab_size} is too small for byte-level BPE: 256 bytes and the end token make 257")
+        vocab_size: 257 (the bytes and the end token) or more; text too short for so many merges gives fewer.
+        fill_in: None, or the order of three of the tokens, `fill_in_ids`, which decode to nothing and mark prefix, suffix and
+        middle."""
+        prefix, suffix, middle = FILL_IN
+        marks = {None: [], "psm": [prefix, suffix, middle], "spm": [suffix, prefix, middle]}
+        special = [END_OF_TEXT, *marks[fill_in]]
+        if vocab_size < 256 + len(special):
+            raise UserError(
+                f"vocab_size={vocab_size} is too small for byte-level BPE: 256 bytes and "
+                f"{'the end token' if not fill_in else 'four special tokens'} make {256 + len(special)}"
+            )
         library = _tokenizers()
         inner = library.Tokenizer(library.models.BPE())
         inner.pre_tokenizer = library.pre_tokenizers.ByteLevel(add_prefix_space=False)
         inner.decoder = library.decoders.ByteLevel()
         trainer = library.trainers.BpeTrainer(
             vocab_size=vocab_size,
-            special_tokens=[END_OF_TEXT],
+            special_tokens=special,
             initial_alphabet=sorted(library.pre_tokenizers.ByteLevel.alphabet()),
             show_progress=False,
         )
@@ -223,7 +248,7 @@ class BPETokenizer:
             return None
         _check_id(token, self.vocab_size)
         if token in self._added:
-            return b"" if token == self.eos_id else self._added[token].encode()
+            return b"" if token in self._silent else self._added[token].encode()
         name = self._names.get(token)
         if name is None:  # a gap in the numbering
             return b""
@@ -234,7 +259,7 @@ class BPETokenizer:
             return b"".join(self.token_bytes(token) or b"" for token in ids).decode("utf-8", "replace")
         for token in ids:
             _check_id(token, self.vocab_size)
-        return self._inner.decode([token for token in ids if token != self.eos_id], skip_special_tokens=False)
+        return self._inner.decode([token for token in ids if token not in self._silent], skip_special_tokens=False)
 
     def save(self, directory: str | os.PathLike[str]) -> None:
         """Also writes `tokenizer_config.json`, so that other software finds the end token."""
@@ -307,6 +332,11 @@ def load_tokenizer(path: str | os.PathLike[str]) -> Tokenizer:
     return BPETokenizer(content, eos_token=_declared_eos(place.with_name("tokenizer_config.json")), where=str(place))
 
 
+def fill_in_ids(tokenizer: Tokenizer) -> tuple[int, int, int] | None:
+    """Ids of the marks before prefix, suffix and middle, for models that fill in text (`data.fill_in`); None without them."""
+    return getattr(tokenizer, "fill_in_ids", None)
+
+
 def fingerprint(tokenizer: Tokenizer) -> str:
     """16 hex digits that differ between tokenizers that number text differently."""
     if isinstance(tokenizer, BPETokenizer):
@@ -316,7 +346,7 @@ def fingerprint(tokenizer: Tokenizer) -> str:
     elif isinstance(tokenizer, WordTokenizer):
         content = json.dumps([tokenizer.kind, tokenizer.words])
     else:
-        content = json.dumps([tokenizer.kind, tokenizer.vocab_size, tokenizer.eos_id])
+        content = json.dumps([tokenizer.kind, tokenizer.vocab_size, tokenizer.eos_id, *(fill_in_ids(tokenizer) or ())])
     return hashlib.blake2b(content.encode(), digest_size=8).hexdigest()
 
 
@@ -324,7 +354,7 @@ def _load_ours(described: dict[str, Any], place: Path) -> Tokenizer:
     kind = described["kind"]
     try:
         if kind == ByteTokenizer.kind:
-            return ByteTokenizer()
+            return ByteTokenizer(fill_in=described.get("fill_in"))
         if kind == CharTokenizer.kind:
             return CharTokenizer(described["characters"], eos=described["eos"])
         if kind == WordTokenizer.kind:

@@ -334,8 +334,9 @@ def build_tokenizer(config: TextConfig, corpus: Corpus) -> Tokenizer:
 
     `chars` takes its alphabet from all three parts (a closed alphabet is what the character-level benchmarks have) and gets an
     end token where there is more than one training document. `bpe` learns from the first 64 MiB of training text."""
+    fill_in = config.fill_in_order if config.fill_in else None
     if config.tokenizer == "bytes":
-        return tokenizers.ByteTokenizer()
+        return tokenizers.ByteTokenizer(fill_in=fill_in)
     if config.tokenizer == "chars":
         several = len(list(_first(corpus.train, 2))) > 1
         texts = (text for split in SPLITS for text in corpus.split(split))
@@ -343,7 +344,7 @@ def build_tokenizer(config: TextConfig, corpus: Corpus) -> Tokenizer:
     if config.tokenizer == "words":
         return WordTokenizer.train(corpus.train, config.vocab_size)
     if config.tokenizer == "bpe":
-        return BPETokenizer.train(_pieces_up_to(corpus.train, _TOKENIZER_BYTES), config.vocab_size or 8192)
+        return BPETokenizer.train(_pieces_up_to(corpus.train, _TOKENIZER_BYTES), config.vocab_size or 8192, fill_in=fill_in)
     return load_tokenizer(config.tokenizer)
 
 

@@ -108,6 +108,21 @@ def ahead(model: str, of: str) -> Callable[[Rows], float]:
     return lambda rows: rows[model]["score"] - rows[of]["score"]
 
 
+def worst(model: str) -> Callable[[Rows], float]:
+    """A model's score at the length, or level, where it is lowest."""
+    return lambda rows: min(part["score"] for part in rows[model]["by_length"])
+
+
+def ahead_everywhere(model: str, of: str) -> Callable[[Rows], float]:
+    """A model's score minus another's, at the length, or level, where that is least."""
+
+    def measure(rows: Rows) -> float:
+        pairs = zip(rows[model]["by_length"], rows[of]["by_length"], strict=True)
+        return min(one["score"] - other["score"] for one, other in pairs)
+
+    return measure
+
+
 def grown(model: str, context: int) -> Callable[[Rows], float]:
     """Nats a token when read in windows of `context`, minus those in windows as long as in training."""
     return lambda rows: rows[model]["by_context"][context] - rows[model]["by_context"][min(rows[model]["by_context"])]

@@ -5,6 +5,7 @@ from openxlstm.experiments.question import (
     Check,
     Question,
     ahead,
+    ahead_everywhere,
     grown,
     growth,
     in_most,
@@ -16,6 +17,7 @@ from openxlstm.experiments.question import (
     score_at,
     share,
     steepest,
+    worst,
 )
 from openxlstm.experiments.sweeps import Capacity, Scaling
 from openxlstm.experiments.trained import Setting, Trained
@@ -327,6 +329,39 @@ QUESTIONS: dict[str, Question] = {
                         "model.dim": "128",
                         "model.num_blocks": "8",
                         "trainer.steps": "80000",
+                    },
+                ),
+            },
+        ),
+        Trained(
+            name="program_evaluation",
+            claim="xLSTM learns what small programs print, and is ahead of an LSTM at every level of the curriculum.",
+            published="Zaremba and Sutskever (arXiv 1410.4615): an LSTM learns it from characters, by a curriculum that mixes",
+            recipe="program_evaluation",
+            checks=(
+                Check(what="accuracy of xlstm[1:1] at its worst level", measure=worst("xlstm[1:1]"), bar=0.95),
+                Check(
+                    what="accuracy of xlstm[1:1] minus lstm at the level where that is least",
+                    measure=ahead_everywhere("xlstm[1:1]", "lstm"),
+                    bar=0.0,
+                ),
+            ),
+            settings={
+                "minutes": Setting(models=("xlstm[1:1]", "lstm"), options={**ONE_THREAD, "trainer.steps": "5000"}),
+                "hours": Setting(
+                    models=("xlstm[1:1]", "lstm", "transformer"), seeds=3, options={**ONE_THREAD, "trainer.steps": "5000"}
+                ),
+                "gpu": Setting(
+                    models=EVERY,
+                    seeds=3,
+                    lrs=(1e-3, 3e-3),
+                    options={
+                        "data.max_length": "4",
+                        "data.max_nesting": "3",
+                        "model.dim": "256",
+                        "model.num_blocks": "4",
+                        "trainer.steps": "50000",
+                        "trainer.batch_size": "256",
                     },
                 ),
             },

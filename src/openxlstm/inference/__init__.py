@@ -1,5 +1,6 @@
 """Using trained models: sampling, generation token by token, and finding the run to use."""
 
+from openxlstm.inference.fill_in import fill_in
 from openxlstm.inference.generate import TokenStream, complete, generate
 from openxlstm.inference.graph import GraphDecoder
 from openxlstm.inference.load import LoadedRun, load_run, newest_run
@@ -15,6 +16,7 @@ __all__ = [
     "TextStream",
     "TokenStream",
     "complete",
+    "fill_in",
     "generate",
     "load_run",
     "newest_run",

@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from openxlstm.data.fill_in import ask
 from openxlstm.data.tokenizer import StreamDecoder, Tokenizer
 from openxlstm.errors import UserError
 from openxlstm.inference.generate import generate
@@ -28,16 +29,18 @@ class TextStream(Iterator[str]):
         sampling: Sampling | None = None,
         seed: int | None = 0,
         begins: bool = True,
+        suffix: str | None = None,
         decode: str = "auto",
         weights: str = "fp32",
     ) -> None:
         """model, tokenizer: e.g. of `load_run`. An empty prompt starts a new text, where the tokenizer has an end token.
         max_new_tokens: None = until the model ends the text. sampling, seed, decode, weights: as in `generate`. begins: the
         prompt is the start of a text (in training the end token of one text is read before the next); False = it is out of the
-        middle of one. Raises UserError for a prompt that the tokenizer cannot express."""
+        middle of one. suffix: write what is between the prompt and this. Raises UserError for a prompt that the tokenizer
+        cannot express, and for a suffix where it has no marks for filling in."""
         end = tokenizer.eos_id
-        ids = tokenizer.encode(prompt)
-        if end is not None and (begins or not ids):
+        ids = tokenizer.encode(prompt) if suffix is None else ask(tokenizer, prompt, suffix)
+        if suffix is None and end is not None and (begins or not ids):
             ids = [end, *ids]
         if not ids:
             raise UserError("the prompt is empty, and this tokenizer has no token that begins a text: give some text")

@@ -7,13 +7,14 @@ from collections.abc import Callable
 
 from openxlstm.errors import UserError
 from openxlstm.recipes.classification import LARGER
-from openxlstm.recipes.language import enwik8, ptb, shakespeare, slimpajama, stdlib, tiny, wikitext2, wikitext103
+from openxlstm.recipes.language import enwik8, ptb, python_code, shakespeare, slimpajama, stdlib, tiny, wikitext2, wikitext103
 from openxlstm.recipes.tasks import task_recipe
 from openxlstm.tasks import TASKS
 from openxlstm.training.config import RunConfig
 
 RECIPES: dict[str, Callable[[], RunConfig]] = {
     "stdlib": stdlib,
+    "python_code": python_code,
     "shakespeare": shakespeare,
     "wikitext2": wikitext2,
     "wikitext103": wikitext103,
@@ -61,6 +62,7 @@ __all__ = [
     "RECIPES",
     "enwik8",
     "ptb",
+    "python_code",
     "recipe",
     "shakespeare",
     "slimpajama",

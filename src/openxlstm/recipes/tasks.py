@@ -31,7 +31,14 @@ def task_recipe(name: str) -> RunConfig:
         return classification(name)
     if issubclass(kind, SensorTask):
         return sensors.small(name)
-    return {"mqar": recall, "events": events, "event_stream": events, "listops": list_operations}.get(name, vectors)(name)
+    own = {
+        "mqar": recall,
+        "events": events,
+        "event_stream": events,
+        "listops": list_operations,
+        "program_evaluation": programs,
+    }
+    return own.get(name, vectors)(name)
 
 
 def formal_language(name: str) -> RunConfig:
@@ -82,6 +89,24 @@ def arena(name: str) -> RunConfig:
     """The same for files of Long Range Arena; lengths of thousands take hours on two cores."""
     base = list_operations("listops")
     return replace(base, name=name, data=TASKS[name](), trainer=replace(base.trainer, batch_size=16))
+
+
+def programs(name: str) -> RunConfig:
+    """An mLSTM and an sLSTM block: to read numbers and to work out digits. Minutes on one core for one operation on numbers of
+    up to two digits.
+
+    On a GPU, towards the published levels: --data.max_length=6 --data.max_nesting=3 --model.dim=256 --model.num_blocks=4
+    --trainer.steps=50000 --trainer.batch_size=256.
+    """
+    base = recall("mqar")
+    return replace(
+        base,
+        name=name,
+        data=TASKS[name](),
+        optimizer=replace(base.optimizer, lr=4e-3),
+        model=replace(base.model, pattern="xlstm[1:1]", num_heads=2, recurrent_init="normal"),
+        trainer=replace(base.trainer, steps=2500, batch_size=128, validate_every=250),
+    )
 
 
 def events(name: str) -> RunConfig:

@@ -26,6 +26,7 @@ from openxlstm.tasks.long_range_arena import ArenaListOps, ArenaRetrieval, Arena
 from openxlstm.tasks.music import JSBChorales, Nottingham
 from openxlstm.tasks.nearest_neighbour import NearestNeighbour
 from openxlstm.tasks.pathfinder import Pathfinder
+from openxlstm.tasks.program_evaluation import ProgramEvaluation
 from openxlstm.tasks.regular import CycleNavigation, EvenPairs, Parity
 from openxlstm.tasks.stack import StackManipulation
 from openxlstm.tasks.strings import BucketSort, MissingDuplicate, OddsFirst, Repetition, ReverseString
@@ -63,6 +64,7 @@ TASKS: dict[str, type[Task]] = {
         MajorityCount,
         OrderedSet,
         ListOps,
+        ProgramEvaluation,
         AssociativeRecall,
         NearestNeighbour,
         Adding,
@@ -124,6 +126,7 @@ __all__ = [
     "FormalLanguage",
     "GeneratedTask",
     "Metric",
+    "ProgramEvaluation",
     "Signature",
     "Split",
     "Task",

@@ -28,6 +28,10 @@ def row(model: str, reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         {"lengths": column[0]["lengths"], "score": statistics.mean(other["score"] for other in column)}
         for column in zip(*(r["other_lengths"] for r in reports))
     ]
+    parts = [
+        {"lengths": column[0]["lengths"], "score": statistics.mean(part["score"] for part in column)}
+        for column in zip(*(test["by_length"] for test in tests))
+    ]
     known = {anchor["model"]: anchor for anchor in reversed(reports[0]["anchors"])}
     return {
         "num_parameters": reports[0]["num_parameters"],
@@ -38,6 +42,7 @@ def row(model: str, reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "spread": statistics.stdev(scores) if len(scores) > 1 else None,
         "guess": tests[0]["guess"],
         "baselines": {name: found["score"] for name, found in reports[0].get("baselines", {}).items()},
+        "by_length": parts,
         "other_lengths": lengths,
         "published": next((known[name] for name in PUBLISHED.get(model.lower(), ()) if name in known), None),
         "validation_score": statistics.mean(r["validation"]["score"] for r in reports),
@@ -89,6 +94,7 @@ def draw(axes: Any, models: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
     }
     first = next(iter(models.values()))[0]
     draw_scores(axes, scores, first["train_length"], first["test"]["higher_is_better"])
+    axes.set_xlabel(first.get("unit", "length"))
     axes.set_ylabel(f"{first['test']['metric']}, test")
     axes.grid(alpha=0.25)
     axes.legend(frameon=False)

@@ -263,6 +263,9 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         _require(bool(self.name) and "/" not in self.name, f"name={self.name!r} must be a plain file name")
+        if isinstance(self.data, TextConfig):
+            fills = self.data.fill_in > 0 and self.trainer.tbptt
+            _require(not fills, "data.fill_in needs windows that start afresh; trainer.tbptt carries the state on")
         if isinstance(self.data, Task):
             defaults = TrainerConfig()
             for name in TEXT_ONLY:

@@ -9,11 +9,13 @@ import torch
 from torch import nn
 
 from openxlstm.data import PreparedText, RandomWindows, SequentialStreams, TextConfig
+from openxlstm.data.fill_in import FillInWindows
 from openxlstm.data.tokenizer import fingerprint
 from openxlstm.errors import UserError
 from openxlstm.training.baselines import Squeezed, split_text, word_count, xz
 from openxlstm.training.config import ModelSettings, RunConfig, build_model_config
 from openxlstm.training.evaluate import Evaluation, count_tokens, evaluate
+from openxlstm.training.evaluate_fill_in import FillInEvaluation, evaluate_fill_in
 from openxlstm.training.job import Job
 from openxlstm.training.loss import TokenLoss
 from openxlstm.training.progress import note
@@ -65,7 +67,7 @@ class TextJob(Job):
     def loss(self, model: nn.Module) -> nn.Module:
         return TokenLoss(model)
 
-    def source(self) -> RandomWindows | SequentialStreams:
+    def source(self) -> RandomWindows | SequentialStreams | FillInWindows:
         return batches(self.config, self.text)
 
     def validate(self, loss: nn.Module, rank: int, world: int) -> Evaluation:
@@ -82,11 +84,13 @@ class TextJob(Job):
         trainer = self.config.trainer
         contexts = [c for c in trainer.report_contexts if c != trainer.validation_window]
         others = [self._evaluate(loss, rank, world, context=c) for c in contexts]
+        filled = self._fill_in(loss) if self._data.fill_in else None
         squeezed: Squeezed | None = xz(documents, "validation") if documents is not None else None
         return {
             "validation_line": found.line(),
             "validation": found.to_dict(),
             "other_contexts": [other.to_dict() for other in others],
+            "fill_in": filled.to_dict() if filled else None,
             "xz": squeezed.to_dict() if squeezed else None,
         }
 
@@ -96,11 +100,17 @@ class TextJob(Job):
         yield f"validation: {report['validation_line']} ({where})"
         for other in report["other_contexts"]:
             yield f"  context {other['context']}: {other['nats_per_token']:.4f} nats/token"
+        if report.get("fill_in") is not None:
+            yield FillInEvaluation(**report["fill_in"]).line()
         if report["xz"] is not None:
             yield f"{report['xz']['what']}: {report['xz']['bits_per_byte']:.4f} bits per byte"
 
     def figure(self, path: Path, rows: Sequence[Mapping[str, str]], title: str, report: Mapping[str, Any]) -> None:
         loss_figure(path, rows, title)
+
+    def _fill_in(self, loss: nn.Module) -> FillInEvaluation | None:
+        trainer = self.config.trainer
+        return evaluate_fill_in(loss, self.validation, self.tokenizer, trainer.context, precision=trainer.precision)
 
     @property
     def _data(self) -> TextConfig:
@@ -128,10 +138,13 @@ def new_model(config: RunConfig, text: PreparedText) -> Any:
     return LanguageModel(model_config)
 
 
-def batches(config: RunConfig, text: PreparedText) -> RandomWindows | SequentialStreams:
-    """Training batches as a function of the step."""
-    kind = SequentialStreams if config.trainer.tbptt else RandomWindows
-    return kind(text.train, config.trainer.context, config.trainer.batch_size, config.seed)
+def batches(config: RunConfig, text: PreparedText) -> RandomWindows | SequentialStreams | FillInWindows:
+    """Training batches as a function of the step. Raises UserError where the text's tokenizer has no marks for filling in."""
+    sizes = config.trainer.context, config.trainer.batch_size, config.seed
+    if config.trainer.tbptt:
+        return SequentialStreams(text.train, *sizes)
+    windows, rate = RandomWindows(text.train, *sizes), config.data.fill_in  # type: ignore[union-attr]
+    return FillInWindows(windows, text.tokenizer, rate, config.seed) if rate else windows
 
 
 def cache_dir() -> Path:
