@@ -6,6 +6,7 @@ from openxlstm.tasks import TASKS, DynamicsTask, FormalLanguage
 from openxlstm.tasks.images import ImageTask, SequentialMNIST
 from openxlstm.tasks.long_range_arena import ArenaTask
 from openxlstm.tasks.music import PianoRoll
+from openxlstm.tasks.speech import SpeechTask
 from openxlstm.training.config import ModelSettings, OptimizerConfig, RunConfig, ScheduleConfig, TrainerConfig
 
 
@@ -22,6 +23,8 @@ def task_recipe(name: str) -> RunConfig:
         return arena(name)
     if issubclass(kind, PianoRoll):
         return music(name)
+    if issubclass(kind, SpeechTask):
+        return speech(name)
     if issubclass(kind, DynamicsTask):
         return chaos(name)
     return {"mqar": recall, "events": events, "event_stream": events, "listops": list_operations}.get(name, vectors)(name)
@@ -144,6 +147,18 @@ def music(name: str) -> RunConfig:
         model=replace(chorales.model, dropout=0.1, embedding_dropout=0.05),
         optimizer=replace(chorales.optimizer, weight_decay=0.1),
         trainer=replace(chorales.trainer, steps=1000, validate_every=100),
+    )
+
+
+def speech(name: str) -> RunConfig:
+    """Two sLSTM blocks."""
+    return RunConfig(
+        name=name,
+        data=TASKS[name](),
+        model=ModelSettings(pattern="slstm", dim=64, num_blocks=2, num_heads=4, dropout=0.1, recurrent_init="normal"),
+        optimizer=OptimizerConfig(lr=5e-3, weight_decay=0.1, beta2=0.99, clip=1.0),
+        schedule=ScheduleConfig(kind="cosine", warmup=50, floor=0.01),
+        trainer=TrainerConfig(steps=1000, batch_size=32, validate_every=100, checkpoint_every=100),
     )
 
 

@@ -87,7 +87,9 @@ def open_job(config: RunConfig, say: Callable[[str], None] | None = None) -> Job
     """The job of a configuration: text is prepared, files are read. Raises UserError for whatever the user can mend."""
     from openxlstm.data import TextConfig, prepare
     from openxlstm.tasks.dynamics import DynamicsTask
+    from openxlstm.tasks.speech import DigitSequences
     from openxlstm.training.dynamics_job import DynamicsJob
+    from openxlstm.training.speech_job import SpeechJob
     from openxlstm.training.task_job import TaskJob
     from openxlstm.training.text_job import TextJob, cache_dir
 
@@ -95,4 +97,6 @@ def open_job(config: RunConfig, say: Callable[[str], None] | None = None) -> Job
         return TextJob(config, prepare(config.data, cache_dir(), report=say))
     if isinstance(config.data, DynamicsTask):
         return DynamicsJob(config, config.data)
+    if isinstance(config.data, DigitSequences):
+        return SpeechJob(config, config.data)
     return TaskJob(config, config.data)
