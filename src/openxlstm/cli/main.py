@@ -45,9 +45,9 @@ START = (
 def help_text() -> str:
     """The first screen."""
     start = "\n".join(f"  {command:<36}{what}" for command, what in START)
-    verbs = "\n".join(f"  {name:<10}{line}" for name, (_, line) in VERBS.items())
+    verbs = "\n".join(f"  {name:<12}{line}" for name, (_, line) in VERBS.items())
     return (
-        f"openxlstm {__version__}: train xLSTM models and use them\n\n"
+        f"openxlstm {__version__}: train xLSTM models and use them\n"
         "usage: openxlstm VERB [options]      (openxlstm VERB --help explains them)\n\n"
         f"start here:\n{start}\n\nverbs:\n{verbs}"
     )

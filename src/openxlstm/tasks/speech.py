@@ -61,8 +61,8 @@ class SpeechTask(Task):
     speed: float = 0.1
     gain: float = 6.0
     noise: float = 0.003
-    time_mask: int = 5
-    mel_mask: int = 6
+    time_mask: int = 2
+    mel_mask: int = 4
 
     def __post_init__(self) -> None:
         if self.validation_recordings < 1:
