@@ -10,15 +10,15 @@ from openxlstm.cli.train import run as train_verb
 from openxlstm.data import load_corpus, prepare
 from openxlstm.errors import UserError
 from openxlstm.models.count import count_parameters
-from openxlstm.recipes import NEEDS_DATA, RECIPES, recipe, summary
+from openxlstm.recipes import LARGE, NEEDS_DATA, RECIPES, recipe, summary
 from openxlstm.training import build_model_config, train
 
 
 def test_the_list_has_a_line_for_each(capsys):
     assert verb.run([]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == len(RECIPES)
-    for name, line in zip(RECIPES, lines):
+    assert len(lines) == len(RECIPES) + len(LARGE)
+    for name, line in zip((*RECIPES, *LARGE), lines):
         assert line.startswith(name)
         assert len(summary(name)) > 20
 

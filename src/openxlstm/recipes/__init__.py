@@ -1,13 +1,13 @@
 """Recipes: functions that return a complete run configuration. A variant is `replace(shakespeare(), seed=1)`.
 
-RECIPES are about text; every task has one under its own name (`recipes.tasks.task_recipe`).
+RECIPES are about text; every task has one under its own name (`recipes.tasks.task_recipe`), some a larger one (LARGE).
 """
 
 from collections.abc import Callable
 
 from openxlstm.errors import UserError
 from openxlstm.recipes.language import enwik8, ptb, shakespeare, slimpajama, stdlib, tiny, wikitext2, wikitext103
-from openxlstm.recipes.tasks import task_recipe
+from openxlstm.recipes.tasks import digit_sequences_gpu, task_recipe
 from openxlstm.tasks import TASKS
 from openxlstm.tasks.images import ImageFiles
 from openxlstm.tasks.long_range_arena import ArenaTask
@@ -26,6 +26,9 @@ RECIPES: dict[str, Callable[[], RunConfig]] = {
     "tiny": tiny,
 }
 
+LARGE: dict[str, Callable[[], RunConfig]] = {"digit_sequences_gpu": digit_sequences_gpu}
+"""Of tasks, for a GPU."""
+
 NEEDS_DATA = {
     "shakespeare": "the text, for example tinyshakespeare's input.txt",
     "wikitext2": "a folder with wiki.train.tokens, wiki.valid.tokens and wiki.test.tokens",
@@ -33,6 +36,7 @@ NEEDS_DATA = {
     "ptb": "a folder with ptb.train.txt, ptb.valid.txt and ptb.test.txt",
     "enwik8": "the file enwik8, or a folder with it alone",
     **{name: kind.needs for name, kind in TASKS.items() if issubclass(kind, (ArenaTask, ImageFiles, PianoRoll, SpeechTask))},
+    **dict.fromkeys(LARGE, SpeechTask.needs),
 }
 """Recipes and tasks for data that does not come with Python, and what `--data` should name."""
 
@@ -41,21 +45,22 @@ def recipe(name: str) -> RunConfig:
     """The configuration of a recipe or task; UserError, with the nearest names, for one that does not exist."""
     import difflib
 
-    if name in RECIPES:
-        return RECIPES[name]()
+    if made := (RECIPES | LARGE).get(name):
+        return made()
     if name in TASKS:
         return task_recipe(name)
-    near = difflib.get_close_matches(name, [*RECIPES, *TASKS], n=1, cutoff=0.5)
+    near = difflib.get_close_matches(name, [*RECIPES, *LARGE, *TASKS], n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}?" if near else f"have {', '.join(RECIPES)} and the tasks of `openxlstm tasks`"
     raise UserError(f"unknown recipe {name!r}; {hint}")
 
 
 def summary(name: str) -> str:
     """The first line of a recipe's docstring."""
-    return (RECIPES[name].__doc__ or "").strip().splitlines()[0]
+    return ((RECIPES | LARGE)[name].__doc__ or "").strip().splitlines()[0]
 
 
 __all__ = [
+    "LARGE",
     "NEEDS_DATA",
     "RECIPES",
     "enwik8",

@@ -151,7 +151,7 @@ def music(name: str) -> RunConfig:
 
 
 def speech(name: str) -> RunConfig:
-    """Two sLSTM blocks."""
+    """Two sLSTM blocks: one or two minutes of CPU time for spoken digits, some more for sequences of them."""
     return RunConfig(
         name=name,
         data=TASKS[name](),
@@ -159,6 +159,20 @@ def speech(name: str) -> RunConfig:
         optimizer=OptimizerConfig(lr=5e-3, weight_decay=0.1, beta2=0.99, clip=1.0),
         schedule=ScheduleConfig(kind="cosine", warmup=50, floor=0.01),
         trainer=TrainerConfig(steps=1000, batch_size=32, validate_every=100, checkpoint_every=100),
+    )
+
+
+def digit_sequences_gpu() -> RunConfig:
+    """Sequences of spoken digits letter by letter, four wide blocks: for a GPU."""
+    base = speech("digit_sequences")
+    return replace(
+        base,
+        name="digit_sequences_gpu",
+        data=replace(base.data, units="letters", speed=0.15, noise=0.005, mel_mask=8, train_length="1-10"),  # type: ignore[call-arg]
+        model=replace(base.model, pattern="xlstm[1:1]", dim=256, num_blocks=4, dropout=0.2),
+        optimizer=replace(base.optimizer, lr=1e-3),
+        schedule=replace(base.schedule, warmup=500),
+        trainer=replace(base.trainer, steps=10_000, batch_size=128, validate_every=1000, precision="bf16"),
     )
 
 
