@@ -158,7 +158,9 @@ def speech(name: str) -> RunConfig:
         model=ModelSettings(pattern="slstm", dim=64, num_blocks=2, num_heads=4, dropout=0.1, recurrent_init="normal"),
         optimizer=OptimizerConfig(lr=5e-3, weight_decay=0.1, beta2=0.99, clip=1.0),
         schedule=ScheduleConfig(kind="cosine", warmup=50, floor=0.01),
-        trainer=TrainerConfig(steps=1000, batch_size=32, validate_every=100, checkpoint_every=100),
+        trainer=TrainerConfig(
+            steps=1500, batch_size=32 if name == "spoken_digits" else 16, validate_every=250, checkpoint_every=250
+        ),
     )
 
 
