@@ -6,7 +6,7 @@ FOLDER holds the recordings of the Free Spoken Digit Dataset, or .tar.gz files o
 digits: spoken digits, official split. speakers: the same with each speaker left out in turn (--speakers george for some).
 sequences: word and character error rates of sequences of digits, official split. All with LSTM and Transformer twins of equal
 parameters. stream: an hour of test recordings in pieces of 100 ms: is the text that of larger pieces, what does a piece take,
-and does memory grow?
+and does memory grow (Linux)?
 """
 
 import argparse
@@ -29,7 +29,8 @@ from openxlstm.inference.transcribe import Recognizer
 from openxlstm.models.sequence import SequenceModel
 from openxlstm.recipes import recipe
 from openxlstm.tasks.speech import DIGITS, DigitSequences, by_speaker, uniform
-from openxlstm.training import RunConfig, compare
+from openxlstm.training import RunConfig
+from openxlstm.training.compare import compare
 from openxlstm.training.evaluate_speech import word_edits
 from openxlstm.training.record import environment, write_json
 
@@ -113,21 +114,26 @@ def pieces(sounds: Iterator[Tensor], size: int) -> Iterator[Tensor]:
     yield held
 
 
+def resident() -> float:
+    """Memory of this process now, in MB."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
+
+
 def heard(folder: Path, task: DigitSequences, hours: float, piece: float) -> dict[str, Any]:
     """The text of the stream, what pieces took (process time, so that other processes do not count) and the memory."""
     model = SequenceModel.from_pretrained(model_folder(folder))
     recognizer = Recognizer(model, task.features, task.alphabet)
     text, spent = [], []
-    warm = 0
+    warm = most = 0.0
     for part in pieces((sound for sound, _ in stream(task, hours * 3600)), round(piece * task.rate)):
         begin = time.process_time()
         text.append(recognizer.feed(part))
         spent.append(time.process_time() - begin)
+        most = max(most, resident())
         if recognizer.seconds <= WARM:
-            warm = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            warm = most
     text.append(recognizer.finish())
     ordered, latency = sorted(spent), recognizer.latency
-    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - warm
     return {
         "text": "".join(text),
         "seconds": recognizer.seconds,
@@ -136,8 +142,8 @@ def heard(folder: Path, task: DigitSequences, hours: float, piece: float) -> dic
         "p999_ms": 1e3 * ordered[int(len(ordered) * 0.999)],
         "worst_ms": 1e3 * ordered[-1],
         "worst_wall_ms": 1e3 * latency.worst,
-        "grown_mb": grown / 1024,
-        "warm_mb": warm / 1024,
+        "warm_mb": warm,
+        "most_mb": most,
     }
 
 

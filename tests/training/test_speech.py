@@ -38,4 +38,7 @@ def test_error_rates_by_hand():
     letters = character_edits(["one two"], ["one too"])
     assert (letters.substitutions, letters.total, letters.rate) == (1, 7, 1 / 7)
     assert word_edits(["one"], [""]).rate == 1.0
+    texts = ["one two one", "six", "two two six one"]
+    tried = [" ".join([word] * times) for word in ("one", "two", "six") for times in range(6)]
+    assert guess(texts) == pytest.approx(min(word_edits(texts, [answer] * 3).rate for answer in tried))
     assert guess(["one one two", "one two two"]) == 0.5, "any text of one or two ones gets three of six words wrong"

@@ -170,7 +170,7 @@ def digit_sequences_gpu() -> RunConfig:
     return replace(
         base,
         name="digit_sequences_gpu",
-        data=replace(base.data, units="letters", speed=0.15, noise=0.005, mel_mask=8, train_length="1-10"),  # type: ignore[call-arg]
+        data=replace(base.data, units="letters", speed=0.15, noise=0.002, mel_mask=8, train_length="1-10"),  # type: ignore[call-arg]
         model=replace(base.model, pattern="xlstm[1:1]", dim=256, num_blocks=4, dropout=0.2),
         optimizer=replace(base.optimizer, lr=1e-3),
         schedule=replace(base.schedule, warmup=500),
