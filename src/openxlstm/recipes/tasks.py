@@ -152,15 +152,16 @@ def music(name: str) -> RunConfig:
 
 def speech(name: str) -> RunConfig:
     """Two sLSTM blocks: one or two minutes of CPU time for spoken digits, some more for sequences of them."""
+    single = name == "spoken_digits"
     return RunConfig(
         name=name,
         data=TASKS[name](),
-        model=ModelSettings(pattern="slstm", dim=64, num_blocks=2, num_heads=4, dropout=0.1, recurrent_init="normal"),
+        model=ModelSettings(
+            pattern="slstm", dim=64 if single else 96, num_blocks=2, num_heads=4, dropout=0.1, recurrent_init="normal"
+        ),
         optimizer=OptimizerConfig(lr=5e-3, weight_decay=0.1, beta2=0.99, clip=1.0),
         schedule=ScheduleConfig(kind="cosine", warmup=50, floor=0.01),
-        trainer=TrainerConfig(
-            steps=1500, batch_size=32 if name == "spoken_digits" else 16, validate_every=250, checkpoint_every=250
-        ),
+        trainer=TrainerConfig(steps=1500, batch_size=32 if single else 16, validate_every=250, checkpoint_every=250),
     )
 
 
