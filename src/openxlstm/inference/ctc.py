@@ -101,7 +101,7 @@ class PrefixBeam:
         """Give out what all prefixes begin with."""
         certain = list(common(list(self._beams)))
         if not certain and max(map(len, self._beams)) > MOST_UNDECIDED:
-            certain = list(self._best()[:1])
+            certain = list(max(filter(None, self._beams), key=lambda prefix: add(*self._beams[prefix]))[:1])
             self._beams = {prefix: p for prefix, p in self._beams.items() if list(prefix[:1]) == certain}
         if certain:
             self._last = certain[-1]
