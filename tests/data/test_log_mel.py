@@ -95,7 +95,7 @@ def test_sounds_too_short_and_batches():
         (dict(high=4001.0), "expected 0 <= low < high <= 4000"),
         (dict(num_mels=300), "num_mels=300 bands are narrower than the 31.2 Hz between the bins of window=256"),
         (dict(hop=0), "hop=0 must be at least 1"),
-        (dict(floor=0.0), "floor=0 and std=4 must be positive"),
+        (dict(floor=0.0), "floor=0 and std=3.5 must be positive"),
     ],
 )
 def test_settings_that_cannot_be(settings, message):

@@ -72,9 +72,9 @@ class LogMel:
     low: float = 50.0
     high: float = 0.0
     scale: str = "slaney"
-    floor: float = 1e-8
-    mean: float = -9.6
-    std: float = 4.0
+    floor: float = 1e-6
+    mean: float = -9.2
+    std: float = 3.5
     stack: int = 2
 
     def __post_init__(self) -> None:

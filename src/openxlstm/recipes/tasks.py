@@ -159,7 +159,7 @@ def speech(name: str) -> RunConfig:
         model=ModelSettings(
             pattern="slstm", dim=64 if single else 96, num_blocks=2, num_heads=4, dropout=0.1, recurrent_init="normal"
         ),
-        optimizer=OptimizerConfig(lr=5e-3, weight_decay=0.1, beta2=0.99, clip=1.0),
+        optimizer=OptimizerConfig(lr=5e-3 if single else 2.5e-3, weight_decay=0.1, beta2=0.99, clip=1.0),
         schedule=ScheduleConfig(kind="cosine", warmup=50, floor=0.01),
         trainer=TrainerConfig(steps=1500, batch_size=32 if single else 16, validate_every=250, checkpoint_every=250),
     )
@@ -171,7 +171,7 @@ def digit_sequences_gpu() -> RunConfig:
     return replace(
         base,
         name="digit_sequences_gpu",
-        data=replace(base.data, units="letters", speed=0.15, noise=0.002, mel_mask=8, train_length="1-10"),  # type: ignore[call-arg]
+        data=replace(base.data, units="letters", speed=0.15, noise=0.005, mel_mask=8, train_length="1-10"),  # type: ignore[call-arg]
         model=replace(base.model, pattern="xlstm[1:1]", dim=256, num_blocks=4, dropout=0.2),
         optimizer=replace(base.optimizer, lr=1e-3),
         schedule=replace(base.schedule, warmup=500),

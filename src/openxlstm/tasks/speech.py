@@ -60,7 +60,7 @@ class SpeechTask(Task):
     stack: int = 2
     speed: float = 0.1
     gain: float = 6.0
-    noise: float = 0.001
+    noise: float = 0.003
     time_mask: int = 2
     mel_mask: int = 4
 
