@@ -45,7 +45,7 @@ HEAVY = (
     "lightning", "lightning_fabric", "pytorch_lightning", "jsonargparse", "tensorboard", "rich", "tokenizers",
     "transformers", "datasets", "matplotlib", "PIL", "pandas", "pyarrow", "yaml", "huggingface_hub", "triton", "onnx",
     "onnxruntime", "symusic", "lm_eval", "fastapi", "scipy", "sklearn", "torch.utils.tensorboard", "torch._dynamo",
-    "torch._inductor", "torch.distributed.fsdp",
+    "torch._inductor", "torch.distributed.fsdp", "soundfile", "jiwer",
 )
 # fmt: on
 

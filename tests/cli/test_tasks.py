@@ -35,6 +35,8 @@ def test_the_list_has_a_line_for_each(capsys):
         "text_classification",
         "turbofan",
         "activity",
+        "spoken_digits",
+        "digit_sequences",
     ]
 
 

@@ -8,7 +8,8 @@ import tarfile
 import numpy as np
 import pytest
 
-from openxlstm.data.image import decode, files_in, read_cifar_batch
+from openxlstm.data.folders import files_in
+from openxlstm.data.image import decode, read_cifar_batch
 from openxlstm.errors import UserError
 
 TEXT = re.compile(r"(?:^|/)part/(\w+)\.txt$")

@@ -25,9 +25,11 @@ def run_task(args: Any) -> int:
     from openxlstm.cli.eval import columns
     from openxlstm.cli.generate import load_of_task
     from openxlstm.tasks import DynamicsTask, Task, TextClassification
+    from openxlstm.tasks.speech import DigitSequences
     from openxlstm.training.classifier_job import confusion_lines
     from openxlstm.training.evaluate_classifier import evaluate_classifier
     from openxlstm.training.evaluate_dynamics import evaluate_dynamics
+    from openxlstm.training.evaluate_speech import evaluate_speech
     from openxlstm.training.evaluate_task import evaluate_task
     from openxlstm.training.run import load_config
 
@@ -40,8 +42,12 @@ def run_task(args: Any) -> int:
     model, device = load_classifier(args, task) if classifier else load_of_task(args)
     say(f"{model.num_parameters():,} parameters, {task.description}, on {device}")
     found = []
-    evaluate: Any = evaluate_dynamics if isinstance(task, DynamicsTask) else evaluate_task
-    if classifier:
+    evaluate: Any = evaluate_task
+    if isinstance(task, DynamicsTask):
+        evaluate = evaluate_dynamics
+    elif isinstance(task, DigitSequences):
+        evaluate = evaluate_speech
+    elif classifier:
         evaluate = evaluate_classifier
     for lengths in args.lengths.split(",") if args.lengths else task.reports:
         found.append(evaluate(model, task, args.split or "test", lengths.strip(), precision=args.precision))

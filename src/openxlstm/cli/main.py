@@ -21,6 +21,7 @@ VERBS = {
     "generate": ("openxlstm.cli.generate", "let a trained model write text"),
     "compose": ("openxlstm.cli.compose", "let a model of music write a piece"),
     "classify": ("openxlstm.cli.classify", "let a trained classifier read texts"),
+    "transcribe": ("openxlstm.cli.transcribe", "write down what is said in a sound file or a live stream"),
     "eval": ("openxlstm.cli.eval", "measure a trained model: bits per byte, perplexity"),
     "simulate": ("openxlstm.cli.simulate", "let a model of a chaotic system go on alone"),
     "pass-at-k": ("openxlstm.cli.pass_at_k", "run a model's programs against their tests, locked in"),
@@ -48,7 +49,7 @@ START = (
 def help_text() -> str:
     """The first screen."""
     start = "\n".join(f"  {command:<36}{what}" for command, what in START)
-    verbs = "\n".join(f"  {name:<10}{line}" for name, (_, line) in VERBS.items())
+    verbs = "\n".join(f"  {name:<12}{line}" for name, (_, line) in VERBS.items())
     return (
         f"openxlstm {__version__}: train xLSTM models and use them\n"
         "usage: openxlstm VERB [options]      (openxlstm VERB --help explains them)\n"

@@ -5,7 +5,7 @@ import json
 
 def run(argv: list[str]) -> int:
     """Print the recipes; `--json` for programs."""
-    from openxlstm.recipes import NEEDS_DATA, RECIPES, summary
+    from openxlstm.recipes import LARGER, NEEDS_DATA, RECIPES, summary
     from openxlstm.training.options import split_arguments, unknown
 
     words, options = split_arguments(argv, flags=("json", "help"))
@@ -18,13 +18,17 @@ def run(argv: list[str]) -> int:
         raise UserError(f"{words[0]!r} is one argument too many; to see a recipe: openxlstm train {words[0]} --print-config")
     if "help" in options:
         print(
-            "usage: openxlstm recipes [--json]\n\nLists the recipes of `openxlstm train` for text, one line each; "
-            "`openxlstm tasks` lists the tasks."
+            "usage: openxlstm recipes [--json]\n\nLists the recipes of `openxlstm train` for text, and the large ones of "
+            "tasks, one line each; `openxlstm tasks` lists the tasks."
         )
         return 0
     if "json" in options:
-        print(json.dumps({name: {"summary": summary(name), "data": NEEDS_DATA.get(name)} for name in RECIPES}, indent=2))
+        print(
+            json.dumps(
+                {name: {"summary": summary(name), "data": NEEDS_DATA.get(name)} for name in (*RECIPES, *LARGER)}, indent=2
+            )
+        )
         return 0
-    for name in RECIPES:
-        print(f"{name:<14}{summary(name)}" + ("  [--data]" if name in NEEDS_DATA else ""))
+    for name in (*RECIPES, *LARGER):
+        print(f"{name:<20}{summary(name)}" + ("  [--data]" if name in NEEDS_DATA else ""))
     return 0

@@ -1,11 +1,6 @@
-"""Image files: PNG and JPEG, in a folder or a tar file, and CIFAR-10 in its binary form. No pickle is ever loaded."""
+"""Image files: PNG and JPEG, and CIFAR-10 in its binary form. No pickle is ever loaded."""
 
 import io
-import os
-import tarfile
-from collections.abc import Iterator
-from pathlib import Path
-from re import Match, Pattern
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,33 +8,6 @@ from numpy.typing import NDArray
 from openxlstm.errors import UserError, missing_extra
 
 CIFAR_SIDE = 32
-
-
-def files_in(source: str | Path, wanted: Pattern[str]) -> Iterator[tuple[Match[str], bytes]]:
-    """Name and content of the files below a folder or in a .tar or .tar.gz, where `wanted` is found in "folder/name".
-
-    Names begin with that of the folder, so that it may be the one that `wanted` speaks of or one above it. The order is that
-    of the names in a folder and that of a tar file. Raises UserError for what cannot be read.
-    """
-    source = Path(source)
-    if source.is_dir():
-        for here, folders, names in os.walk(source):
-            folders.sort()
-            for name in sorted(names):
-                path = Path(here, name)
-                if found := wanted.search((Path(source.resolve().name) / path.relative_to(source)).as_posix()):
-                    yield found, path.read_bytes()
-        return
-    try:
-        with tarfile.open(source) as tar:
-            for member in tar:
-                if member.isfile() and (found := wanted.search(member.name)):
-                    file = tar.extractfile(member)
-                    yield found, file.read() if file else b""
-    except FileNotFoundError:
-        raise UserError(f"{source}: no such file or folder") from None
-    except (tarfile.TarError, OSError, EOFError) as error:
-        raise UserError(f"{source}: cannot be read as a tar file: {error}; is it cut short?") from None
 
 
 def decode(content: bytes, where: str, mode: str) -> NDArray[np.uint8]:

@@ -4,11 +4,13 @@ RECIPES are about text; every task has one under its own name (`recipes.tasks.ta
 """
 
 from collections.abc import Callable
+from functools import partial
 
 from openxlstm.errors import UserError
-from openxlstm.recipes.classification import LARGER
+from openxlstm.recipes import sensors
+from openxlstm.recipes.classification import classification_gpu
 from openxlstm.recipes.language import enwik8, ptb, python_code, shakespeare, slimpajama, stdlib, tiny, wikitext2, wikitext103
-from openxlstm.recipes.tasks import task_recipe
+from openxlstm.recipes.tasks import digit_sequences_gpu, task_recipe
 from openxlstm.tasks import TASKS
 from openxlstm.training.config import RunConfig
 
@@ -23,6 +25,16 @@ RECIPES: dict[str, Callable[[], RunConfig]] = {
     "slimpajama": slimpajama,
     "tiny": tiny,
 }
+
+LARGE: dict[str, Callable[[], RunConfig]] = {"digit_sequences_gpu": digit_sequences_gpu}
+"""Of tasks, for a GPU."""
+
+LARGER: dict[str, Callable[[], RunConfig]] = {
+    **{f"{name}_gpu": partial(classification_gpu, name) for name in ("sst2", "rotten_tomatoes", "imdb", "text_classification")},
+    "digit_sequences_gpu": digit_sequences_gpu,
+    **{f"{name}_gpu": partial(sensors.gpu, name) for name in ("turbofan", "activity")},
+}
+"""Larger runs of tasks, for a GPU."""
 
 NEEDS_DATA = {
     "shakespeare": "the text, for example tinyshakespeare's input.txt",
@@ -40,10 +52,8 @@ def recipe(name: str) -> RunConfig:
     """The configuration of a recipe or task; UserError, with the nearest names, for one that does not exist."""
     import difflib
 
-    if name in RECIPES:
-        return RECIPES[name]()
-    if name in LARGER:
-        return LARGER[name]()
+    if made := (RECIPES | LARGER).get(name):
+        return made()
     if name in TASKS:
         return task_recipe(name)
     near = difflib.get_close_matches(name, [*RECIPES, *TASKS, *LARGER], n=1, cutoff=0.5)
@@ -53,7 +63,8 @@ def recipe(name: str) -> RunConfig:
 
 def summary(name: str) -> str:
     """The first line of a recipe's docstring."""
-    return (RECIPES[name].__doc__ or "").strip().splitlines()[0]
+    made = (RECIPES | LARGER)[name]
+    return ((made.func if isinstance(made, partial) else made).__doc__ or "").strip().splitlines()[0]
 
 
 __all__ = [

@@ -1,6 +1,5 @@
 """Runs of text classification: for a CPU core and minutes, and larger ones for a GPU."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -60,10 +59,3 @@ def classification_gpu(name: str) -> RunConfig:
         schedule=replace(base.schedule, warmup=200),
         trainer=replace(base.trainer, steps=5 * base.trainer.steps, precision="bf16", device="cuda"),
     )
-
-
-LARGER: dict[str, Callable[[], RunConfig]] = {
-    f"{name}_gpu": lambda name=name: classification_gpu(name)  # type: ignore[misc]
-    for name in ("sst2", "rotten_tomatoes", "imdb", "text_classification")
-}
-"""Name -> the larger run of a task, for a GPU."""

@@ -9,6 +9,7 @@ from openxlstm.tasks.images import ImageTask, SequentialMNIST
 from openxlstm.tasks.long_range_arena import ArenaTask
 from openxlstm.tasks.music import PianoRoll
 from openxlstm.tasks.sensors import SensorTask
+from openxlstm.tasks.speech import SpeechTask
 from openxlstm.training.config import ModelSettings, OptimizerConfig, RunConfig, ScheduleConfig, TrainerConfig
 
 
@@ -25,6 +26,8 @@ def task_recipe(name: str) -> RunConfig:
         return arena(name)
     if issubclass(kind, PianoRoll):
         return music(name)
+    if issubclass(kind, SpeechTask):
+        return speech(name)
     if issubclass(kind, DynamicsTask):
         return chaos(name)
     if issubclass(kind, TextClassification):
@@ -176,6 +179,35 @@ def music(name: str) -> RunConfig:
         model=replace(chorales.model, dropout=0.1, embedding_dropout=0.05),
         optimizer=replace(chorales.optimizer, weight_decay=0.1),
         trainer=replace(chorales.trainer, steps=1000, validate_every=100),
+    )
+
+
+def speech(name: str) -> RunConfig:
+    """Two sLSTM blocks: one or two minutes of CPU time for spoken digits, some more for sequences of them."""
+    single = name == "spoken_digits"
+    return RunConfig(
+        name=name,
+        data=TASKS[name](),
+        model=ModelSettings(
+            pattern="slstm", dim=64 if single else 96, num_blocks=2, num_heads=4, dropout=0.1, recurrent_init="normal"
+        ),
+        optimizer=OptimizerConfig(lr=5e-3 if single else 2.5e-3, weight_decay=0.1, beta2=0.99, clip=1.0),
+        schedule=ScheduleConfig(kind="cosine", warmup=50, floor=0.01),
+        trainer=TrainerConfig(steps=1500, batch_size=32 if single else 16, validate_every=250, checkpoint_every=250),
+    )
+
+
+def digit_sequences_gpu() -> RunConfig:
+    """Sequences of spoken digits letter by letter, four wide blocks: for a GPU."""
+    base = speech("digit_sequences")
+    return replace(
+        base,
+        name="digit_sequences_gpu",
+        data=replace(base.data, units="letters", speed=0.15, noise=0.005, mel_mask=8, train_length="1-10"),  # type: ignore[call-arg]
+        model=replace(base.model, pattern="xlstm[1:1]", dim=256, num_blocks=4, dropout=0.2),
+        optimizer=replace(base.optimizer, lr=1e-3),
+        schedule=replace(base.schedule, warmup=500),
+        trainer=replace(base.trainer, steps=10_000, batch_size=128, validate_every=1000, precision="bf16"),
     )
 
 

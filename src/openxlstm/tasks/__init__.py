@@ -28,6 +28,7 @@ from openxlstm.tasks.nearest_neighbour import NearestNeighbour
 from openxlstm.tasks.pathfinder import Pathfinder
 from openxlstm.tasks.program_evaluation import ProgramEvaluation
 from openxlstm.tasks.regular import CycleNavigation, EvenPairs, Parity
+from openxlstm.tasks.speech import DigitSequences, SpokenDigits
 from openxlstm.tasks.stack import StackManipulation
 from openxlstm.tasks.strings import BucketSort, MissingDuplicate, OddsFirst, Repetition, ReverseString
 from openxlstm.tasks.task import (
@@ -81,6 +82,8 @@ TASKS: dict[str, type[Task]] = {
         EventStream,
         JSBChorales,
         Nottingham,
+        SpokenDigits,
+        DigitSequences,
         Lorenz63,
         Lorenz96,
         Roessler,

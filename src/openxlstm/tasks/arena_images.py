@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from openxlstm.data.image import CIFAR_SIDE, decode, files_in, read_cifar_batch
+from openxlstm.data.folders import files_in
+from openxlstm.data.image import CIFAR_SIDE, decode, read_cifar_batch
 from openxlstm.errors import UserError
 from openxlstm.tasks.images import ImageFiles, Images, SplitFiles
 from openxlstm.tasks.published import LONG_RANGE_ARENA

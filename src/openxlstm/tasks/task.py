@@ -4,7 +4,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import torch
 import torch.nn.functional as F
@@ -37,13 +37,13 @@ class Batch(NamedTuple):
         """Steps that are not padding."""
         return int(self.lengths.sum())
 
-    def rows(self, which: slice | Tensor) -> "Batch":
+    def rows(self, which: slice | Tensor) -> Self:
         """Some of the sequences."""
-        return Batch(*(part[which] for part in self))
+        return type(self)(*(part[which] for part in self))
 
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> "Batch":
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
         """The same batch on a device."""
-        return Batch(*(part.to(device, non_blocking=non_blocking) for part in self))
+        return type(self)(*(part.to(device, non_blocking=non_blocking) for part in self))
 
 
 def scored(targets: Tensor) -> Tensor:

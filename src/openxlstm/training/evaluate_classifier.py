@@ -11,7 +11,7 @@ from openxlstm.training.evaluate_task import LengthScore, TaskEvaluation, measur
 from openxlstm.training.loss import ClassifierLoss, autocast, target_loss
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ClassifierEvaluation(TaskEvaluation):
     """Result of one pass over a split; what a TaskEvaluation has, and:
 

@@ -1,5 +1,5 @@
 """Losses in fp32. That of the next token is computed over chunks of tokens, so that [B, T, vocabulary] logits never exist at
-once; that of a task only where the task asks for an answer."""
+once; that of a task only where the task asks for an answer; that of a text without alignment by CTC."""
 
 import contextlib
 from typing import Any
@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from openxlstm.data.alphabet import BLANK
 from openxlstm.data.windows import IGNORE
 from openxlstm.ops.cross_entropy import linear_cross_entropy
 from openxlstm.tasks.task import scored
@@ -100,6 +101,48 @@ class ClassifierLoss(nn.Module):
         with torch.autocast(outputs.device.type, enabled=False):
             found = F.cross_entropy(outputs, targets[where], reduction="none", label_smoothing=smoothing)
         return outputs.new_zeros(where.shape).masked_scatter(where, found), None
+
+
+class TranscriptLoss(nn.Module):
+    """A sequence model together with the loss of CTC (Graves et al. 2006): -log of the probability of a text, over all its
+    alignments with the steps.
+
+    `forward(inputs, targets, state, reset)`, with targets as in `tasks.speech.TranscriptBatch`, returns (loss [B] fp32, in
+    nats; state). A row with fewer steps than its text needs has the loss 0. With predict=True it returns the log probabilities
+    of the labels instead, fp32 [B, T, C].
+    """
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(
+        self,
+        inputs: Tensor,
+        targets: Tensor,
+        state: Any = None,
+        reset: Tensor | None = None,
+        *,
+        predict: bool = False,
+    ) -> tuple[Tensor, Any]:
+        hidden, state = self.model.hidden(inputs, state, reset=reset)
+        with torch.autocast(hidden.device.type, enabled=False):
+            log_probs = self.model.head(hidden.float()).float().log_softmax(-1)  # [B, T, C]
+            return log_probs if predict else transcript_loss(log_probs, targets), state
+
+
+def transcript_loss(log_probs: Tensor, targets: Tensor) -> Tensor:
+    """The nats of each text, fp32 [B], from log probabilities [B, T, C] and targets [B, 1 + U]."""
+    labels = targets[:, 1:]
+    return F.ctc_loss(
+        log_probs.transpose(0, 1),
+        labels.clamp(min=0),  # what is IGNORE lies behind the number of labels
+        targets[:, 0],
+        (labels != IGNORE).sum(1),
+        blank=BLANK,
+        reduction="none",
+        zero_infinity=True,
+    )
 
 
 def target_loss(outputs: Tensor, targets: Tensor, *, bits: bool = False) -> Tensor:
