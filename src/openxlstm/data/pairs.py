@@ -12,7 +12,7 @@ from openxlstm.errors import UserError
 PART_NAMES = {"train": ("train",), "validation": ("val", "valid", "validation", "dev"), "test": ("test",)}
 """What the files of a folder may be called; `test_2016_flickr.de` is a test file too."""
 
-SHARE = 0.05
+SHARE = 0.1
 """Of the pairs of one file, for validation and as much for testing."""
 
 _SENTENCE = re.compile(r".+?[.!?](?=\s|$)", re.DOTALL)
@@ -139,14 +139,14 @@ def _texts(path: Path, numbered: bool = False) -> Iterator[Any]:
 
 
 def _strings(found: dict[str, Any], key: str, place: str) -> list[str]:
-    """One text or more under `key`, stripped."""
+    """One text or more under `key`, stripped; empty ones in a list are left out, where one remains."""
     if key not in found:
         raise UserError(f"{place}: there is no {key!r}, only {', '.join(map(repr, found)) or 'nothing'}")
     values = found[key] if isinstance(found[key], list) else [found[key]]
     if not values or not all(isinstance(value, str) for value in values):
         raise UserError(f"{place}: {key!r} must be a text or a list of texts")
-    texts = [value.strip() for value in values]
-    if not all(texts):
+    texts = [text for value in values if (text := value.strip())]
+    if not texts:
         raise UserError(f"{place}: {key!r} is empty")
     try:
         "".join(texts).encode()

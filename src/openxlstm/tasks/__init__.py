@@ -24,10 +24,12 @@ from openxlstm.tasks.list_operations import ListOps
 from openxlstm.tasks.long_range_arena import ArenaListOps, ArenaRetrieval, ArenaText
 from openxlstm.tasks.music import JSBChorales, Nottingham
 from openxlstm.tasks.nearest_neighbour import NearestNeighbour
+from openxlstm.tasks.pairs import SequencePairs
 from openxlstm.tasks.pathfinder import Pathfinder
 from openxlstm.tasks.regular import CycleNavigation, EvenPairs, Parity
 from openxlstm.tasks.stack import StackManipulation
 from openxlstm.tasks.strings import BucketSort, MissingDuplicate, OddsFirst, Repetition, ReverseString
+from openxlstm.tasks.summaries import DialogSum, SciTLDR, Summaries
 from openxlstm.tasks.task import (
     ACCURACY,
     BITS,
@@ -40,6 +42,7 @@ from openxlstm.tasks.task import (
     Split,
     Task,
 )
+from openxlstm.tasks.translation import Multi30k, Translation
 
 TASKS: dict[str, type[Task]] = {
     task.name: task
@@ -82,6 +85,11 @@ TASKS: dict[str, type[Task]] = {
         MackeyGlass,
         DoublePendulum,
         KuramotoSivashinsky,
+        Multi30k,
+        Translation,
+        SciTLDR,
+        DialogSum,
+        Summaries,
     )
 }
 """Every task by its name; `TASKS["parity"]()` has the settings of the papers."""
@@ -115,6 +123,7 @@ __all__ = [
     "FormalLanguage",
     "GeneratedTask",
     "Metric",
+    "SequencePairs",
     "Signature",
     "Split",
     "Task",
