@@ -8,7 +8,7 @@ from collections.abc import Callable
 from openxlstm.errors import UserError
 from openxlstm.recipes.language import enwik8, ptb, shakespeare, slimpajama, stdlib, tiny, wikitext2, wikitext103
 from openxlstm.recipes.tasks import task_recipe
-from openxlstm.tasks import TASKS
+from openxlstm.tasks import TASKS, SequencePairs
 from openxlstm.tasks.images import ImageFiles
 from openxlstm.tasks.long_range_arena import ArenaTask
 from openxlstm.tasks.music import PianoRoll
@@ -31,7 +31,7 @@ NEEDS_DATA = {
     "wikitext103": "a folder with wiki.train.tokens, wiki.valid.tokens and wiki.test.tokens",
     "ptb": "a folder with ptb.train.txt, ptb.valid.txt and ptb.test.txt",
     "enwik8": "the file enwik8, or a folder with it alone",
-    **{name: kind.needs for name, kind in TASKS.items() if issubclass(kind, (ArenaTask, ImageFiles, PianoRoll))},
+    **{name: kind.needs for name, kind in TASKS.items() if issubclass(kind, (ArenaTask, ImageFiles, PianoRoll, SequencePairs))},
 }
 """Recipes and tasks for data that does not come with Python, and what `--data` should name."""
 

@@ -92,6 +92,8 @@ class SequencePairs(Task):
     """Of `scores`; the first is what the task is about."""
     baseline: ClassVar[str]
     """What needs no model."""
+    shorter: ClassVar[bool] = False
+    """Targets are much shorter than sources: what is written is no longer than the longest target of the training part."""
 
     def __post_init__(self) -> None:
         for name in ("max_source", "max_target", "batch_tokens", "validation_pairs"):
@@ -162,14 +164,14 @@ class SequencePairs(Task):
 
     @property
     def trained(self) -> str:
-        return self._lengths("train")
+        return self.lengths_of("train")
 
     @property
     def reports(self) -> tuple[str, ...]:
-        return (self._lengths("test"),)
+        return (self.lengths_of("test"),)
 
-    def _lengths(self, split: Split) -> str:
-        """Of the sources, in tokens."""
+    def lengths_of(self, split: Split) -> str:
+        """Of the sources of a part, in tokens: "N-M"."""
         if not self.source:
             return "1-100"
         sizes = [len(pair.source) for pair in self.token_pairs(split)]
@@ -192,8 +194,8 @@ class SequencePairs(Task):
 
     def evaluation(self, split: Split, lengths: str) -> Iterator[tuple[str, Batch]]:
         """lengths: those of `reports`; the parts are scored whole."""
-        if lengths != self._lengths(split):
-            raise UserError(f"task {self.name} is scored on all pairs of a part: those of the {split} part are {self._lengths(split)}")
+        if lengths != self.lengths_of(split):
+            raise UserError(f"task {self.name} is scored on all pairs of a part: those of the {split} part are {self.lengths_of(split)}")
         rows: list[TokenPair] = []
         for pair in sorted(self.token_pairs(split), key=lambda pair: pair.cost):
             if rows and (len(rows) + 1) * pair.cost > TOKENS_AT_ONCE:

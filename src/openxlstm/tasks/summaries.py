@@ -24,6 +24,7 @@ class Summaries(SequencePairs):
     needs: ClassVar[str] = "a .jsonl file with a text and its summary in each line, or a folder with train, val and test.jsonl"
     score_names: ClassVar[tuple[str, ...]] = ("ROUGE-1", "ROUGE-2", "ROUGE-L")
     baseline: ClassVar[str] = "the first sentence"
+    shorter: ClassVar[bool] = True
 
     source_key: str = "source"
     target_key: str = "target"

@@ -86,8 +86,9 @@ class Job(ABC):
 def open_job(config: RunConfig, say: Callable[[str], None] | None = None) -> Job:
     """The job of a configuration: text is prepared, files are read. Raises UserError for whatever the user can mend."""
     from openxlstm.data import TextConfig, prepare
-    from openxlstm.tasks.dynamics import DynamicsTask
+    from openxlstm.tasks import DynamicsTask, SequencePairs
     from openxlstm.training.dynamics_job import DynamicsJob
+    from openxlstm.training.pairs_job import PairsJob
     from openxlstm.training.task_job import TaskJob
     from openxlstm.training.text_job import TextJob, cache_dir
 
@@ -95,4 +96,6 @@ def open_job(config: RunConfig, say: Callable[[str], None] | None = None) -> Job
         return TextJob(config, prepare(config.data, cache_dir(), report=say))
     if isinstance(config.data, DynamicsTask):
         return DynamicsJob(config, config.data)
+    if isinstance(config.data, SequencePairs):
+        return PairsJob(config, config.data)
     return TaskJob(config, config.data)
