@@ -22,6 +22,8 @@ OPTIONAL = (
     Optional("PIL", "images", "reading PNG and JPEG images"),
     Optional("triton", "triton", "GPU kernels; comes with PyTorch for CUDA on Linux"),
     Optional("symusic", "music", "reading and writing MIDI"),
+    Optional("sacrebleu", "text", "BLEU and chrF of translations"),
+    Optional("rouge_score", "text", "ROUGE of summaries"),
     Optional("transformers", "hf", "Hugging Face models and tokenizers"),
     Optional("datasets", "hf", "Hugging Face data sets"),
     Optional("huggingface_hub", "hf", "checkpoints from the Hugging Face hub"),

@@ -20,6 +20,8 @@ VERBS = {
     "train": ("openxlstm.cli.train", "train a model, on the default text or on yours"),
     "generate": ("openxlstm.cli.generate", "let a trained model write text"),
     "compose": ("openxlstm.cli.compose", "let a model of music write a piece"),
+    "translate": ("openxlstm.cli.translate", "translate a line, a file or a pipe"),
+    "summarize": ("openxlstm.cli.summarize", "say in short what a text says"),
     "eval": ("openxlstm.cli.eval", "measure a trained model: bits per byte, perplexity"),
     "simulate": ("openxlstm.cli.simulate", "let a model of a chaotic system go on alone"),
     "compare": ("openxlstm.cli.compare", "train several models alike: one table, one figure"),

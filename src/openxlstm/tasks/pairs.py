@@ -17,6 +17,7 @@ from openxlstm.data.tokenizer import BPETokenizer, Tokenizer
 from openxlstm.errors import UserError
 from openxlstm.tasks.task import CROSS_ENTROPY, Batch, Metric, Signature, Split, Task, nothing_scored
 
+LONGEST_SUMMARY = 128  # tokens that are written where `max_target` says nothing
 TOKENS_AT_ONCE = 8192  # in a batch for evaluation, sources and targets together
 
 
@@ -93,7 +94,7 @@ class SequencePairs(Task):
     baseline: ClassVar[str]
     """What needs no model."""
     shorter: ClassVar[bool] = False
-    """Targets are much shorter than sources: what is written is no longer than the longest target of the training part."""
+    """Targets are much shorter than sources, whose length says little of theirs."""
 
     def __post_init__(self) -> None:
         for name in ("max_source", "max_target", "batch_tokens", "validation_pairs"):
@@ -169,6 +170,13 @@ class SequencePairs(Task):
     @property
     def reports(self) -> tuple[str, ...]:
         return (self.lengths_of("test"),)
+
+    @property
+    def longest(self) -> int:
+        """Tokens that are written at most; 0 = a multiple of the source's. Stands in the way of no summary that was trained on."""
+        if not self.shorter:
+            return 0
+        return self.max_target or LONGEST_SUMMARY
 
     def lengths_of(self, split: Split) -> str:
         """Of the sources of a part, in tokens: "N-M"."""

@@ -41,7 +41,10 @@ class Summaries(SequencePairs):
 
 @dataclass(frozen=True, kw_only=True)
 class SciTLDR(Summaries):
-    """What does a paper say, in one sentence? 1,992 abstracts of computer science (Cachola et al. 2020, arXiv 2004.15011)."""
+    """What does a paper say, in one sentence? 1,992 abstracts of computer science.
+
+    Cachola et al. 2020 (arXiv 2004.15011). Settings as `summaries`.
+    """
 
     name: ClassVar[str] = "scitldr"
     needs: ClassVar[str] = "the folder SciTLDR-A with train.jsonl, dev.jsonl and test.jsonl"
@@ -49,10 +52,13 @@ class SciTLDR(Summaries):
 
 @dataclass(frozen=True, kw_only=True)
 class DialogSum(Summaries):
-    """What was a conversation about? Dialogues of daily life (Chen et al. 2021, arXiv 2105.06762)."""
+    """What was a conversation about? Dialogues of daily life.
+
+    Chen et al. 2021 (arXiv 2105.06762). Settings as `summaries`.
+    """
 
     name: ClassVar[str] = "dialogsum"
-    needs: ClassVar[str] = "dialogsum.dev.jsonl, or a folder with dialogsum.{train,dev,test}.jsonl renamed to train.jsonl, ..."
+    needs: ClassVar[str] = "dialogsum.dev.jsonl, or a folder with train.jsonl, dev.jsonl and test.jsonl"
 
     source_key: str = "dialogue"
     target_key: str = "summary"

@@ -40,9 +40,9 @@ class Translation(SequencePairs):
 
 @dataclass(frozen=True, kw_only=True)
 class Multi30k(Translation):
-    """What does a German caption of a picture mean in English? 29,000 pairs (Elliott et al. 2016, arXiv 1605.00459).
+    """What does a German caption of a picture mean in English? 29,000 pairs.
 
-    Settings as `translation`; the test part is test_2016_flickr.
+    Elliott et al. 2016 (arXiv 1605.00459). Settings as `translation`; the test part is test_2016_flickr.
     """
 
     name: ClassVar[str] = "multi30k"

@@ -105,6 +105,6 @@ def write(model: Any, task: SequencePairs, split: Split, beam: int | None, pairs
         tokenizer=task.text_tokenizer,
         beam=beam or task.beam,
         length_penalty=task.length_penalty,
-        max_tokens=max(len(pair.target) for pair in task.token_pairs("train")) if task.shorter else 0,
+        max_tokens=task.longest,
     )
     return how.translate([pair.source for pair in chosen]), chosen
