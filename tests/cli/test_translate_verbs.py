@@ -22,7 +22,8 @@ def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pairs")
     write_translations(folder / "numbers", train=60)
     write_summaries(folder / "texts", train=24, validation=4, test=4)
-    for task, data, run, more in (("multi30k", "numbers", "words", []), ("scitldr", "texts", "short", ["--model.bridge=prefix"])):
+    recipes = (("multi30k", "numbers", "words", []), ("scitldr", "texts", "short", ["--model.bridge=prefix"]))
+    for task, data, run, more in recipes:
         words = ["train", task, "--data", str(folder / data), "--run-dir", str(folder / run), *SMALL, *more]
         assert main(words) == 0
     return folder
@@ -89,7 +90,7 @@ def test_summaries_of_a_text_a_file_and_a_pipe(runs, here, capsys, monkeypatch):
 
 def test_models_are_compared(runs, here, capsys):
     words = ["compare", "multi30k", "--data", str(runs / "numbers"), *SMALL, "--models=slstm,slstm{bridge=state},transformer"]
-    assert main([word for word in words if not word.startswith("--model.pattern")]) == 0
+    assert main([word for word in words if not word.startswith("--model.pattern")]) == 0  # compare sets the pattern
     out = capsys.readouterr().out
     assert "| chrF | greedy BLEU |" in out
     assert "| the source as it is |" in out

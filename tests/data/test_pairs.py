@@ -99,8 +99,8 @@ def test_one_file_is_split_by_its_content(tmp_path):
     again = split_by_hash(pairs[::-1] + pairs[:9])
     for one, other in zip(parts, again):
         assert {pair.source for pair in one} == {pair.source for pair in other}, "in any order, with any repetition"
-    with pytest.raises(UserError, match="there is no pair for validation; are there enough pairs"):
-        (tmp_path / "a").write_text("x\n")
+    (tmp_path / "a").write_text("x\n")
+    with pytest.raises(UserError, match=r"there is no pair for .*; are there enough pairs"):
         aligned_parts(f"{tmp_path / 'a'},{tmp_path / 'a'}", "de", "en")
     with pytest.raises(UserError, match=r"no such folder; expects one, or two aligned files as SOURCE,TARGET"):
         aligned_parts(str(tmp_path / "nowhere"), "de", "en")

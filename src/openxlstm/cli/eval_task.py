@@ -40,14 +40,14 @@ def run_task(args: Any) -> int:
     say(f"{model.num_parameters():,} parameters, {task.description}, on {device}")
     found = []
     evaluate, split = evaluation_of(task), args.split or "test"
-    written = isinstance(task, SequencePairs)
-    for lengths in args.lengths.split(",") if args.lengths else [task.lengths_of(split)] if written else task.reports:
+    reports = (task.lengths_of(split),) if isinstance(task, SequencePairs) else task.reports
+    for lengths in args.lengths.split(",") if args.lengths else reports:
         found.append(evaluate(model, task, split, lengths.strip(), precision=args.precision))
         say(f"lengths {found[-1].lengths}: {found[-1].num_targets:,} answers")
     if args.json:
         print(json.dumps({"run": str(args.run), "task": task.name, "results": [one.to_dict() for one in found]}, indent=2))
         return 0
-    if written:
+    if isinstance(task, SequencePairs):
         print(f"{found[0].line()}; {task.baseline}: {found[0].metric} {found[0].guess:.2f} ({found[0].num_written:,} texts)")
         return 0
     rows = [["lengths", found[0].metric, "guessing", "loss", "answers"]]

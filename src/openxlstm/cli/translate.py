@@ -102,7 +102,7 @@ def task_of(run: str, kind: Any, names: str) -> "SequencePairs":
 
     folder = model_folder(run)  # says best what is wrong with a folder that has no model
     if not run_settings(Path(run)):
-        raise UserError(f"{run}: this is no run folder; the run's config.json is needed, which says what the model was trained on")
+        raise UserError(f"{run}: this is no run folder; its config.json is needed, which says what the model learnt")
     task = load_config(Path(run)).data
     if not isinstance(task, kind):
         raise UserError(f"{run}: this run is about {getattr(task, 'name', 'text')}; it takes one of {names}")

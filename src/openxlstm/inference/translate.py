@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
 
 from openxlstm.data.tokenizer import StreamDecoder, Tokenizer
 from openxlstm.errors import UserError
@@ -51,7 +50,7 @@ class Translator:
                 raise UserError(f"{name} must be at least {least}, got {getattr(self, name)}")
 
     def translate(self, texts: Sequence[str], rows: int = ROWS) -> list[Written]:
-        """The best that is found for each text. rows: texts at once, of about equal length. Raises UserError for an empty one."""
+        """The best found for each text. rows: texts at once, of about equal length. Raises UserError for an empty text."""
         sources = [self.source(text) for text in texts]
         order = sorted(range(len(texts)), key=lambda n: len(sources[n]))
         found: dict[int, Written] = {}
@@ -87,9 +86,8 @@ class Translator:
         longest = max(map(len, sources))
         device = next(iter(self.model.parameters())).device
         ids = torch.tensor([[*row, *[0] * (longest - len(row))] for row in sources], device=device)
-        mask: Tensor | None = torch.arange(longest, device=device) < torch.tensor(list(map(len, sources)), device=device)[:, None]
-        if mask is not None and bool(mask.all()):
-            mask = None
+        lengths = torch.tensor(list(map(len, sources)), device=device)
+        mask = None if bool((lengths == longest).all()) else torch.arange(longest, device=device) < lengths[:, None]
         with reading(self.model):
             if self.model.config.bridge != "prefix":
                 return self.model.encode(ids, mask)

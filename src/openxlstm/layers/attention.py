@@ -92,8 +92,9 @@ class AttentionBlock(nn.Module):
         q, k = rotate(q, table), rotate(k, table)
         if state is not None:
             k, v = torch.cat([state.k.to(k.dtype), k], 1), torch.cat([state.v.to(v.dtype), v], 1)
+        causal = self.causal and visible is None
         h = F.scaled_dot_product_attention(
-            q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), attn_mask=visible, is_causal=visible is None and self.causal
+            q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), attn_mask=visible, is_causal=causal
         )
         x = x + self.dropout(self.out(h.transpose(1, 2).flatten(2)))
         x = x + self.dropout(self.ffn(self.ffn_norm(x)))

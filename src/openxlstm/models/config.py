@@ -205,7 +205,7 @@ class LanguageModelConfig(StackConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderDecoderConfig(LanguageModelConfig):
-    """A text becomes another: an encoder that reads both ways, and a decoder that writes. `blocks` are those of the decoder, and
+    """A text becomes another: an encoder that reads both ways, and a decoder that writes. `blocks` are those of the decoder;
     both share the embedding."""
 
     bridge: str = "cross_attention"
@@ -230,7 +230,7 @@ class EncoderDecoderConfig(LanguageModelConfig):
             raise UserError("checkpoint_activations is not there for encoder and decoder")
         if self.bridge == "cross_attention" and self.dim % self.num_heads:
             raise UserError(f"dim={self.dim} is not divisible by num_heads={self.num_heads}, the heads of the cross-attention")
-        self.encoder  # refuses what no stack can have
+        _ = self.encoder  # making it refuses what no stack can have
 
     @property
     def encoder(self) -> StackConfig | None:

@@ -36,8 +36,8 @@ class EncoderDecoder(PretrainedModel):
     generates with it. Source and target share the embedding. `config.bridge` says how the decoder knows the source:
 
     cross_attention: each block of the decoder is followed by attention to the encoder's outputs.
-    state: each block of the decoder starts from the last states of the encoder's block, of both directions; the first thing that
-        the decoder reads is the mean of the encoder's outputs.
+    state: each block of the decoder starts from the last states of the encoder's block, of both directions; the first thing
+        that the decoder reads is the mean of the encoder's outputs.
     prefix: the decoder reads the source, then goes on with the target. There is no encoder, and the source may come in pieces.
     """
 
@@ -75,7 +75,8 @@ class EncoderDecoder(PretrainedModel):
         if self.config.bridge == "state":
             _, blocks = self.decoder(mean_step(encoded, mask), tuple(joined(*both) for both in states))
             return DecoderState(blocks, (), None)
-        return DecoderState((None,) * self.config.num_blocks, tuple(cross.memory(encoded) for cross in self.cross), mask)
+        memories = tuple(cross.memory(encoded) for cross in self.cross)  # type: ignore[operator]
+        return DecoderState((None,) * self.config.num_blocks, memories, mask)
 
     def forward(
         self, ids: Tensor, state: DecoderState | None = None, *, reset: Tensor | None = None, mask: Tensor | None = None
@@ -139,8 +140,8 @@ class BidirectionalStack(nn.Module):
         self.norm = final_norm(config)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> tuple[Tensor, list[tuple[Any, Any]]]:
-        """x [B, S, D], mask [B, S] bool. Returns y [B, S, D] and, for each layer, the last states of both directions (None where
-        there is one block)."""
+        """x [B, S, D], mask [B, S] bool. Returns y [B, S, D] and, for each layer, the last states of both directions (None
+        where there is one block)."""
         x = clear_padding(x, mask)
         flipped = None if mask is None else mask.flip(1)
         states: list[tuple[Any, Any]] = []

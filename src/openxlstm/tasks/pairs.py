@@ -173,7 +173,7 @@ class SequencePairs(Task):
 
     @property
     def longest(self) -> int:
-        """Tokens that are written at most; 0 = a multiple of the source's. Stands in the way of no summary that was trained on."""
+        """Tokens that are written at most; 0 = it depends on the source."""
         if not self.shorter:
             return 0
         return self.max_target or LONGEST_SUMMARY
@@ -203,7 +203,7 @@ class SequencePairs(Task):
     def evaluation(self, split: Split, lengths: str) -> Iterator[tuple[str, Batch]]:
         """lengths: those of `reports`; the parts are scored whole."""
         if lengths != self.lengths_of(split):
-            raise UserError(f"task {self.name} is scored on all pairs of a part: those of the {split} part are {self.lengths_of(split)}")
+            raise UserError(f"task {self.name} is scored on all lengths of the {split} part, {self.lengths_of(split)}")
         rows: list[TokenPair] = []
         for pair in sorted(self.token_pairs(split), key=lambda pair: pair.cost):
             if rows and (len(rows) + 1) * pair.cost > TOKENS_AT_ONCE:
@@ -253,8 +253,9 @@ def _prepare(task: SequencePairs, changed: tuple[int, ...]) -> Prepared:
     if tokenizer.eos_id is None:
         raise UserError(f"{task.tokenizer}: the tokenizer has no end token, and pairs need one")
     tokens = {name: _tokens(part, tokenizer) for name, part in zip(PairParts._fields, parts)}
+    cut = task.max_source - 1 if task.max_source else None
     tokens["train"] = tuple(
-        TokenPair(pair.source if not task.max_source else [*pair.source[:-1][: task.max_source - 1], tokenizer.eos_id], pair.target)
+        TokenPair([*pair.source[:-1][:cut], tokenizer.eos_id], pair.target)
         for pair in tokens["train"]
         if not task.max_target or len(pair.target) <= task.max_target
     )

@@ -16,7 +16,7 @@ def translation_scores(written: Sequence[str], references: Sequence[Sequence[str
     except ImportError:
         raise missing_extra("sacrebleu", "text", "scoring translations") from None
     most = max(map(len, references))
-    columns = [[texts[i] if i < len(texts) else None for texts in references] for i in range(most)]
+    columns: Any = [[texts[i] if i < len(texts) else None for texts in references] for i in range(most)]
     return {
         "BLEU": float(BLEU().corpus_score(list(written), columns).score),
         "chrF": float(CHRF().corpus_score(list(written), columns).score),
@@ -33,7 +33,7 @@ def translation_signature() -> str:
 
 
 def summary_scores(written: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, float]:
-    """Mean F1 of ROUGE-1, ROUGE-2 and ROUGE-L, 0 to 100, with stemming; of several references the best, for each of the three."""
+    """Mean F1 of ROUGE-1, ROUGE-2 and ROUGE-L, 0 to 100, with stemming; of several references the best, for each."""
     try:
         from rouge_score.rouge_scorer import RougeScorer
     except ImportError:

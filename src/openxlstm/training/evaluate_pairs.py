@@ -15,11 +15,11 @@ from openxlstm.training.loss import PairLoss, autocast
 
 @dataclass(frozen=True)
 class PairsEvaluation(TaskEvaluation):
-    """Result of writing a part. `score` is the first of `scores`, `guess` that of the task's baseline; `loss` and `num_targets` are
-    nats a token of the right targets and their tokens.
+    """Result of writing a part. `score` is the first of `scores`, `guess` that of the task's baseline; `loss` and `num_targets`
+    are nats a token of the right targets and their tokens.
 
-    scores: all of the task, by name. beam: hypotheses of the search. num_written: texts. ended: the share of them that the model
-    ended by itself. examples: source, what was written, and what is right, for some texts.
+    scores: all of the task, by name. beam: hypotheses of the search. num_written: texts. ended: the share of them that the
+    model ended by itself. examples: source, what was written, and what is right, for some texts.
     """
 
     scores: dict[str, float]
@@ -48,10 +48,10 @@ def evaluate_pairs(
 ) -> PairsEvaluation:
     """Score `model` (an EncoderDecoder, or a PairLoss around one) on a part of `task`.
 
-    lengths: None or those that the part has; it is scored whole. beam: hypotheses; None = those of the task, in float64, so that
-    the texts do not depend on how they are batched; else in the model's own precision. pairs: write the first so many alone;
-    0 = all. rank, world_size: this process's share of the loss, which is summed over the default process group; every process
-    writes all texts.
+    lengths: None or those that the part has; it is scored whole. beam: hypotheses; None = those of the task, in float64, so
+    that the texts do not depend on how they are batched; else in the model's own precision. pairs: write the first so many
+    alone; 0 = all. rank, world_size: this process's share of the loss, which is summed over the default process group; every
+    process writes all texts.
     """
     loss = model if isinstance(model, PairLoss) else PairLoss(model)
     device = next(loss.parameters()).device
