@@ -29,6 +29,11 @@ def test_the_list_has_a_line_for_each(capsys):
         "lra_pathfinder",
         "jsb_chorales",
         "nottingham",
+        "multi30k",
+        "translation",
+        "scitldr",
+        "dialogsum",
+        "summaries",
     ]
 
 

@@ -13,7 +13,13 @@ for package in ("tokenizers", "sacrebleu", "rouge_score"):
     pytest.importorskip(package)
 
 SMALL = ["--model.dim=16", "--model.num_blocks=1", "--model.pattern=slstm", "--data.vocab_size=300", "--trainer.steps=4"]
-SMALL += ["--trainer.validate_every=2", "--trainer.threads=1", "--data.beam=2", "--data.batch_tokens=300"]
+SMALL += [
+    "--trainer.validate_every=2",
+    "--trainer.threads=1",
+    "--data.beam=2",
+    "--trainer.precision=fp32",
+    "--data.batch_tokens=300",
+]
 
 
 @pytest.fixture(scope="module")

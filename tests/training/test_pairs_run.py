@@ -36,7 +36,14 @@ def tiny(name, source, *, data=None, model=None, **trainer):
     base = recipe(name)
     data = {"source": source, "vocab_size": 300, "batch_tokens": 160, "beam": 2} | (data or {})
     model = {"dim": 16, "num_blocks": 1, "pattern": "slstm", "dropout": 0.0, "embedding_dropout": 0.0} | (model or {})
-    trainer = {"steps": 8, "batch_size": 8, "validate_every": 4, "checkpoint_every": 3, "threads": 1} | trainer
+    trainer = {
+        "steps": 8,
+        "batch_size": 8,
+        "validate_every": 4,
+        "checkpoint_every": 3,
+        "threads": 1,
+        "precision": "fp32",
+    } | trainer
     return replace(
         base,
         data=replace(base.data, **data),

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from openxlstm.cli.arguments import say
 from openxlstm.errors import UserError
@@ -26,7 +26,7 @@ def run_task(args: Any) -> int:
     from openxlstm.cli.eval import columns
     from openxlstm.cli.generate import load_of_task
     from openxlstm.inference.load import model_folder
-    from openxlstm.tasks import SequencePairs, Task
+    from openxlstm.tasks import SequencePairs, Split, Task
     from openxlstm.training.run import load_config
 
     for name in TEXT_ONLY:
@@ -39,7 +39,7 @@ def run_task(args: Any) -> int:
     model, device = load_of_task(args)
     say(f"{model.num_parameters():,} parameters, {task.description}, on {device}")
     found = []
-    evaluate, split = evaluation_of(task), args.split or "test"
+    evaluate, split = evaluation_of(task), cast(Split, args.split or "test")
     reports = (task.lengths_of(split),) if isinstance(task, SequencePairs) else task.reports
     for lengths in args.lengths.split(",") if args.lengths else reports:
         found.append(evaluate(model, task, split, lengths.strip(), precision=args.precision))

@@ -38,8 +38,6 @@ VERBS = {
 START = (
     ("openxlstm train", "train a small model on the default text"),
     ('openxlstm generate --prompt "def "', "let the newest trained model write"),
-    ("openxlstm eval", "measure the newest trained model"),
-    ("openxlstm doctor", "see what works on this machine"),
 )
 
 

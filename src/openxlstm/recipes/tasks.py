@@ -167,11 +167,11 @@ def chaos(name: str) -> RunConfig:
 
 
 def translation(name: str) -> RunConfig:
-    """sLSTM blocks of width 256, one in each direction to read and two to write, with cross-attention: under an hour on two
-    cores for the 29,000 pairs of multi30k. The same larger, for a GPU:
+    """Two layers of sLSTM blocks of width 256 to read and two to write, with cross-attention: for the 29,000 pairs of multi30k
+    ten epochs, under an hour on two cores. The same larger, for a GPU:
 
-    --model.dim=512 --model.num_blocks=4 --model.encoder_blocks=3 --data.vocab_size=8192 --data.batch_tokens=8192
-    --optimizer.lr=1e-3 --trainer.steps=6000. A starting point, not tuned.
+    --model.dim=512 --model.num_blocks=4 --data.vocab_size=8192 --data.batch_tokens=8192 --optimizer.lr=1e-3
+    --trainer.steps=6000. A starting point, not tuned.
     """
     return RunConfig(
         name=name,
@@ -180,7 +180,6 @@ def translation(name: str) -> RunConfig:
             pattern="slstm",
             dim=256,
             num_blocks=2,
-            encoder_blocks=1,
             dropout=0.2,
             embedding_dropout=0.2,
             gate_soft_cap=15.0,
