@@ -40,7 +40,8 @@ class BeamSearch(Iterator[list[tuple[int, ...]]]):
     Each step yields, for every text, the tokens that all its hypotheses have in common: nothing that comes later changes them.
     `found` has the hypotheses of each text, best first, once it is done.
 
-    A text is done when `beam` hypotheses have ended; one ends when the end token is among the `beam` best continuations.
+    A hypothesis ends when the end token is among the `beam` best continuations. A text is done when `beam` hypotheses have ended
+    that score no less than the best of those that go on; with one hypothesis, when it ends.
     """
 
     def __init__(
@@ -51,7 +52,7 @@ class BeamSearch(Iterator[list[tuple[int, ...]]]):
         eos_id: int,
         longest: Sequence[int],
         beam: int = 1,
-        power: float = 1.0,
+        power: float = 1.5,
         vocab_size: int | None = None,
     ) -> None:
         """model: `logits, state = model(ids, state)`. state: of N texts, as `model.encode` returns it; it must know `reorder`.
@@ -90,7 +91,7 @@ class BeamSearch(Iterator[list[tuple[int, ...]]]):
         beams, tokens, self._scores = (x.gather(1, kept) for x in (beams, tokens, scores))
         self._tokens = torch.cat([self._tokens.gather(1, beams[..., None].expand_as(self._tokens)), tokens[..., None]], 2)
         self._cut_off()
-        going = [place for place, text in enumerate(self._texts) if not self._done(text)]
+        going = [place for place in range(len(self._texts)) if not self._done(place)]
         self._advance(state, beams, tokens, going)
         return self._agreed()
 
@@ -125,9 +126,13 @@ class BeamSearch(Iterator[list[tuple[int, ...]]]):
         score = nats / length_penalty(len(tokens) + ended, self.power)
         self.found[text].append(Hypothesis(tuple(tokens), nats, score, ended))
 
-    def _done(self, text: int) -> bool:
-        ended = len(self.found[text])
-        return ended >= self.beam or (ended > 0 and self._tokens.shape[2] >= self.longest[text])
+    def _done(self, place: int) -> bool:
+        text, length = self._texts[place], self._tokens.shape[2]
+        ended = sorted((one.score for one in self.found[text]), reverse=True)
+        if length >= self.longest[text]:
+            return True
+        alive = int(self._scores[place].max()) / UNITS / length_penalty(length, self.power)
+        return len(ended) >= self.beam and ended[self.beam - 1] >= alive
 
     def _advance(self, state: Any, beams: Tensor, tokens: Tensor, going: list[int]) -> None:
         """Let each hypothesis have the state of the one that it continues, and drop the texts that are done."""

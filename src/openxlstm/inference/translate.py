@@ -40,7 +40,7 @@ class Translator:
     model: Any
     tokenizer: Tokenizer
     beam: int = 4
-    length_penalty: float = 1.0
+    length_penalty: float = 1.5
     max_tokens: int = 0
     chunk: int = 512
 

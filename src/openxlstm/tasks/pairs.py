@@ -84,7 +84,7 @@ class SequencePairs(Task):
     batch_tokens: int = 0
     label_smoothing: float = 0.1
     beam: int = 4
-    length_penalty: float = 1.0
+    length_penalty: float = 1.5
     validation_pairs: int = 0
 
     needs: ClassVar[str]
