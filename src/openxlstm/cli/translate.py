@@ -150,8 +150,8 @@ def deliver(args: Any, translator: "Translator", texts: Iterator[str]) -> "list[
         if len(batch) == 1 and batch[0].strip() and not args.json:
             pieces = []
             for piece in translator.stream(batch[0]):
-                pieces.append(piece)
-                show(piece)
+                pieces.append(piece.replace("\n", " "))
+                show(pieces[-1])
             show("\n")
             found.append(Written("".join(pieces), 0.0, 0, True))
             continue
@@ -174,7 +174,7 @@ def answers(translator: "Translator", batch: Sequence[str], rows: int) -> "list[
 def row(args: Any, text: str, one: "Written") -> str:
     """A text as a line of the output; line ends within it become spaces."""
     if not args.json:
-        return " ".join(one.text.split("\n")) + "\n"
+        return one.text.replace("\n", " ") + "\n"
     result = {"source": text, "text": one.text, "score": round(one.score, 6), "num_tokens": one.num_tokens, "ended": one.ended}
     return json.dumps(result, ensure_ascii=False) + "\n"
 

@@ -40,8 +40,8 @@ class BeamSearch(Iterator[list[tuple[int, ...]]]):
     Each step yields, for every text, the tokens that all its hypotheses have in common: nothing that comes later changes them.
     `found` has the hypotheses of each text, best first, once it is done.
 
-    A hypothesis ends when the end token is among the `beam` best continuations. A text is done when `beam` hypotheses have ended
-    that score no less than the best of those that go on; with one hypothesis, when it ends.
+    A hypothesis ends when the end token is among the `beam` best continuations. A text is done when `beam` hypotheses that have
+    ended score no less than the best of those that go on; with one hypothesis, when it ends.
     """
 
     def __init__(

@@ -142,8 +142,9 @@ class SequencePairs(Task):
         if not self.source:
             raise UserError(f"task {self.name} needs --data: {self.needs}")
         changed = tuple(file.stat().st_mtime_ns for file in self.files if file.exists())
-        # decoding and batches change nothing that is prepared
-        return _prepare(replace(self, beam=1, length_penalty=0.0, batch_tokens=0, validation_pairs=0), changed)
+        # decoding, batches and loss change nothing that is prepared
+        same = replace(self, beam=1, length_penalty=0.0, batch_tokens=0, validation_pairs=0, label_smoothing=0.0)
+        return _prepare(same, changed)
 
     def token_pairs(self, split: Split) -> tuple[TokenPair, ...]:
         """The pairs of a part as tokens; training pairs are cut and left out as the settings say."""
