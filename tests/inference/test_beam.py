@@ -11,7 +11,9 @@ from torch import nn
 from openxlstm import EncoderDecoder, EncoderDecoderConfig
 from openxlstm.data import ByteTokenizer
 from openxlstm.errors import UserError
+from openxlstm.inference import complete
 from openxlstm.inference.beam import UNITS, BeamSearch, beam_search, length_penalty
+from openxlstm.inference.sampling import GREEDY
 from openxlstm.inference.translate import Translator
 from openxlstm.ops.state import leaves, select
 
@@ -68,6 +70,16 @@ def test_one_hypothesis_is_greedy():
     ((found,),) = beam_search(model, model.encode(torch.tensor([[1, 2, 3]])), eos_id=END, longest=[10])
     assert list(found.tokens) == expected
     assert found.log_probability == pytest.approx(log_probability, abs=20 / UNITS)
+
+
+@pytest.mark.parametrize("bridge", ["cross_attention", "state", "prefix"])
+def test_what_generates_text_writes_targets_too(bridge):
+    """`complete` takes what `encode` returns as the state to start from, and the end token as the prompt."""
+    model = untrained(bridge).float()
+    sources = torch.tensor([[1, 2, 3], [4, 5, 6]])
+    found = beam_search(model, model.encode(sources), eos_id=END, longest=[8, 8])
+    options = dict(eos_id=END, sampling=GREEDY, state=model.encode(sources))
+    assert complete(model, [[END]] * 2, 8, **options) == [list(one[0].tokens) for one in found]
 
 
 class TableState(NamedTuple):
