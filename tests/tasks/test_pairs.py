@@ -8,7 +8,6 @@ import torch
 from openxlstm.data import ByteTokenizer
 from openxlstm.errors import UserError
 from openxlstm.tasks import TASKS
-from openxlstm.tasks.text_scores import translation_signature
 from wordpairs import write_summaries, write_translations
 
 pytest.importorskip("tokenizers")
@@ -82,7 +81,7 @@ def test_scores_of_translations(translation):
     assert found["BLEU"] == pytest.approx(100 * (6 / 7 * 4 / 6 * 2 / 5 * 1 / 4) ** 0.25)
     assert 0 < found["chrF"] < 100
     assert translation.scores(["b", "x"], [["a", "b"], ["x"]])["chrF"] == pytest.approx(100), "the best of several references"
-    assert "tok:13a" in translation_signature()
+    assert "tok:13a" in translation.scored_by()
 
 
 def test_scores_of_summaries(summaries):
@@ -90,6 +89,7 @@ def test_scores_of_summaries(summaries):
     found = summaries.scores(["anna bought apples"], [["anna bought seven apples", "nothing"]])
     assert found["ROUGE-1"] == pytest.approx(100 * 2 * 1 * 0.75 / 1.75)
     assert found["ROUGE-2"] == pytest.approx(100 * 2 * (1 / 2) * (1 / 3) / (1 / 2 + 1 / 3))
+    assert "rouge-score" in summaries.scored_by()
     lead = [summaries.without_model(pair) for pair in summaries.pairs.test]
     assert lead[0].startswith("Anna went to the market")
     assert 30 < summaries.scores(lead, [pair.targets for pair in summaries.pairs.test])["ROUGE-1"] < 90

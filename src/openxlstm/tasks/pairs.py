@@ -118,6 +118,10 @@ class SequencePairs(Task):
         """The scores of texts, by `score_names`, 0 to 100."""
 
     @abstractmethod
+    def scored_by(self) -> str:
+        """The version and settings behind `scores`."""
+
+    @abstractmethod
     def without_model(self, pair: Pair) -> str:
         """The text of the baseline."""
 

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from openxlstm.data.pairs import Pair, PairParts, json_parts
 from openxlstm.tasks.pairs import SequencePairs
-from openxlstm.tasks.text_scores import summary_scores
+from openxlstm.tasks.text_scores import summary_scores, summary_signature
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +34,9 @@ class Summaries(SequencePairs):
 
     def scores(self, written: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, float]:
         return summary_scores(written, references)
+
+    def scored_by(self) -> str:
+        return summary_signature()
 
     def without_model(self, pair: Pair) -> str:
         return pair.lead

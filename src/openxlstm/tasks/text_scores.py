@@ -24,12 +24,19 @@ def translation_scores(written: Sequence[str], references: Sequence[Sequence[str
 
 
 def translation_signature() -> str:
-    """sacrebleu's signature of the BLEU above: what makes a score comparable."""
+    """sacrebleu's signature of the BLEU above: what makes scores comparable."""
     from sacrebleu.metrics import BLEU
 
     metric = BLEU()
-    metric.corpus_score(["a"], [["a"]])
+    metric.corpus_score(["a"], [["a"]])  # it has none before
     return str(metric.get_signature())
+
+
+def summary_signature() -> str:
+    """The same of the ROUGE below."""
+    from importlib.metadata import version
+
+    return f"rouge-score {version('rouge-score')}, F1, stemmed, best of several references"
 
 
 def summary_scores(written: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, float]:

@@ -7,7 +7,7 @@ from typing import ClassVar
 from openxlstm.data.pairs import Pair, PairParts, aligned_parts
 from openxlstm.tasks.pairs import SequencePairs
 from openxlstm.tasks.task import Anchor
-from openxlstm.tasks.text_scores import translation_scores
+from openxlstm.tasks.text_scores import translation_scores, translation_signature
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +33,9 @@ class Translation(SequencePairs):
 
     def scores(self, written: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, float]:
         return translation_scores(written, references)
+
+    def scored_by(self) -> str:
+        return translation_signature()
 
     def without_model(self, pair: Pair) -> str:
         return pair.source

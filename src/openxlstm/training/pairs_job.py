@@ -109,6 +109,7 @@ class PairsJob(TaskJob):
             "test": test.to_dict(),
             "greedy_line": greedy.line(),
             "greedy": greedy.to_dict(),
+            "scored_by": self.task.scored_by(),
             "other_lengths": [],
             "anchors": [anchor._asdict() for anchor in self.task.anchors],
             "baselines": {self.task.baseline: {"score": test.guess}},
