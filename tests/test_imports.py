@@ -44,8 +44,8 @@ CORE_PACKAGES = {"torch", "numpy", "safetensors"}  # what may be imported where 
 HEAVY = (
     "lightning", "lightning_fabric", "pytorch_lightning", "jsonargparse", "tensorboard", "rich", "tokenizers",
     "transformers", "datasets", "matplotlib", "PIL", "pandas", "pyarrow", "yaml", "huggingface_hub", "triton", "onnx",
-    "onnxruntime", "symusic", "lm_eval", "fastapi", "scipy", "sklearn", "torch.utils.tensorboard", "torch._dynamo",
-    "torch._inductor", "torch.distributed.fsdp", "soundfile", "jiwer",
+    "onnxruntime", "symusic", "soundfile", "jiwer", "sacrebleu", "rouge_score", "nltk", "lm_eval", "fastapi",
+    "scipy", "sklearn",    "torch.utils.tensorboard", "torch._dynamo", "torch._inductor", "torch.distributed.fsdp",
 )
 # fmt: on
 

@@ -6,15 +6,24 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from openxlstm import nn, ops
     from openxlstm.models.classify import SequenceClassifier
-    from openxlstm.models.config import ClassifierConfig, ForecastConfig, LanguageModelConfig, SequenceConfig
+    from openxlstm.models.config import (
+        ClassifierConfig,
+        EncoderDecoderConfig,
+        ForecastConfig,
+        LanguageModelConfig,
+        SequenceConfig,
+    )
     from openxlstm.models.forecast import ForecastModel
     from openxlstm.models.language import LanguageModel
     from openxlstm.models.sequence import SequenceModel
+    from openxlstm.models.translate import EncoderDecoder
 
 __version__ = "0.1.0"
 
 _EXPORTS = {
     "ClassifierConfig": "openxlstm.models.config",
+    "EncoderDecoder": "openxlstm.models.translate",
+    "EncoderDecoderConfig": "openxlstm.models.config",
     "ForecastConfig": "openxlstm.models.config",
     "ForecastModel": "openxlstm.models.forecast",
     "LanguageModel": "openxlstm.models.language",
@@ -29,6 +38,8 @@ _MODULES = ("nn", "ops")
 
 __all__ = [
     "ClassifierConfig",
+    "EncoderDecoder",
+    "EncoderDecoderConfig",
     "ForecastConfig",
     "ForecastModel",
     "LanguageModel",

@@ -184,7 +184,7 @@ def test_a_closed_pipe_is_quiet():
 def test_extras_are_those_of_the_package():
     with open(ROOT / "pyproject.toml", "rb") as file:
         extras = tomllib.load(file)["project"]["optional-dependencies"]
-    distribution = {"yaml": "pyyaml", "huggingface_hub": "huggingface-hub", "PIL": "pillow"}
+    distribution = {"yaml": "pyyaml", "huggingface_hub": "huggingface-hub", "PIL": "pillow", "rouge_score": "rouge-score"}
     for entry in OPTIONAL:
         wanted = distribution.get(entry.module, entry.module)
         assert any(line.partition(">")[0].partition("[")[0] == wanted for line in extras[entry.extra]), entry

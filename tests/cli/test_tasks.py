@@ -37,6 +37,11 @@ def test_the_list_has_a_line_for_each(capsys):
         "activity",
         "spoken_digits",
         "digit_sequences",
+        "multi30k",
+        "translation",
+        "scitldr",
+        "dialogsum",
+        "summaries",
     ]
 
 

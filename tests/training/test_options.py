@@ -6,7 +6,7 @@ from openxlstm.errors import UserError
 from openxlstm.models.config import LanguageModelConfig
 from openxlstm.recipes import RECIPES, recipe
 from openxlstm.tasks import TASKS
-from openxlstm.training.config import CLASSIFIER_ONLY, ModelSettings, build_model_config
+from openxlstm.training.config import CLASSIFIER_ONLY, PAIRS_ONLY, ModelSettings, build_model_config
 from openxlstm.training.options import describe, from_dict, help_text, override, split_arguments
 
 
@@ -98,7 +98,7 @@ def test_every_setting_of_a_model_can_be_reached():
     for field in dataclasses.fields(LanguageModelConfig):
         if field.name not in derived and field.name != "dim":  # a model has no default width, a run has
             assert settings.pop(field.name) == field.default, field.name
-    assert settings.keys() == {"pattern", "num_blocks", "dim", "num_parameters", *CLASSIFIER_ONLY}
+    assert settings.keys() == {"pattern", "num_blocks", "dim", "num_parameters", *CLASSIFIER_ONLY, *PAIRS_ONLY}
     changed = override(recipe("tiny"), {"model.qk_factor": "1", "model.norm": "none", "model.chunk_size": "16"}).model
     found = build_model_config(changed, 256)
     assert (found.qk_factor, found.norm, found.chunk_size, found.vocab_size) == (1.0, "none", 16, 256)

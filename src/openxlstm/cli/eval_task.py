@@ -1,8 +1,9 @@
 """`openxlstm eval RUN` where the run is about a task: its score at any lengths."""
 
+import dataclasses
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from openxlstm.cli.arguments import say
 from openxlstm.errors import UserError
@@ -24,13 +25,9 @@ def run_task(args: Any) -> int:
     """Print the scores of a run at `--lengths`; by default at those that its report has."""
     from openxlstm.cli.eval import columns
     from openxlstm.cli.generate import load_of_task
-    from openxlstm.tasks import DynamicsTask, Task, TextClassification
-    from openxlstm.tasks.speech import DigitSequences
+    from openxlstm.inference.load import model_folder
+    from openxlstm.tasks import SequencePairs, Split, Task, TextClassification
     from openxlstm.training.classifier_job import confusion_lines
-    from openxlstm.training.evaluate_classifier import evaluate_classifier
-    from openxlstm.training.evaluate_dynamics import evaluate_dynamics
-    from openxlstm.training.evaluate_speech import evaluate_speech
-    from openxlstm.training.evaluate_task import evaluate_task
     from openxlstm.training.run import load_config
 
     for name in TEXT_ONLY:
@@ -38,22 +35,22 @@ def run_task(args: Any) -> int:
             raise UserError(f"--{name.replace('_', '-')} is about text; {args.run} is the run of a task")
     task = load_config(Path(args.run)).data
     assert isinstance(task, Task)
+    if isinstance(task, SequencePairs):  # the tokens of the model, whatever has become of the files since
+        task = dataclasses.replace(task, tokenizer=str(model_folder(args.run)))
     classifier = isinstance(task, TextClassification)
     model, device = load_classifier(args, task) if classifier else load_of_task(args)
     say(f"{model.num_parameters():,} parameters, {task.description}, on {device}")
     found = []
-    evaluate: Any = evaluate_task
-    if isinstance(task, DynamicsTask):
-        evaluate = evaluate_dynamics
-    elif isinstance(task, DigitSequences):
-        evaluate = evaluate_speech
-    elif classifier:
-        evaluate = evaluate_classifier
-    for lengths in args.lengths.split(",") if args.lengths else task.reports:
-        found.append(evaluate(model, task, args.split or "test", lengths.strip(), precision=args.precision))
+    evaluate, split = evaluation_of(task), cast(Split, args.split or "test")
+    reports = (task.lengths_of(split),) if isinstance(task, SequencePairs) else task.reports
+    for lengths in args.lengths.split(",") if args.lengths else reports:
+        found.append(evaluate(model, task, split, lengths.strip(), precision=args.precision))
         say(f"lengths {found[-1].lengths}: {found[-1].num_targets:,} answers")
     if args.json:
         print(json.dumps({"run": str(args.run), "task": task.name, "results": [one.to_dict() for one in found]}, indent=2))
+        return 0
+    if isinstance(task, SequencePairs):
+        print(f"{found[0].line()}; {task.baseline}: {found[0].metric} {found[0].guess:.2f} ({found[0].num_written:,} texts)")
         return 0
     others = list(found[0].others)
     rows = [["lengths", found[0].metric, "guessing", "loss", "answers", *others]]
@@ -69,6 +66,25 @@ def run_task(args: Any) -> int:
             f"\nexpected calibration error {one.calibration_error:.4f}", *confusion_lines(one.classes, one.confusion), sep="\n"
         )
     return 0
+
+
+def evaluation_of(task: Any) -> Any:
+    """The function that scores a model of the task."""
+    from openxlstm.tasks import DynamicsTask, SequencePairs, TextClassification
+    from openxlstm.tasks.speech import DigitSequences
+    from openxlstm.training.evaluate_classifier import evaluate_classifier
+    from openxlstm.training.evaluate_dynamics import evaluate_dynamics
+    from openxlstm.training.evaluate_pairs import evaluate_pairs
+    from openxlstm.training.evaluate_speech import evaluate_speech
+    from openxlstm.training.evaluate_task import evaluate_task
+
+    kinds = {
+        SequencePairs: evaluate_pairs,
+        DynamicsTask: evaluate_dynamics,
+        DigitSequences: evaluate_speech,
+        TextClassification: evaluate_classifier,
+    }
+    return next((evaluate for kind, evaluate in kinds.items() if isinstance(task, kind)), evaluate_task)
 
 
 def load_classifier(args: Any, task: Any) -> tuple[Any, str]:

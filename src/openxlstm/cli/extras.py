@@ -24,6 +24,8 @@ OPTIONAL = (
     Optional("symusic", "music", "reading and writing MIDI"),
     Optional("soundfile", "speech", "reading sound files"),
     Optional("jiwer", "speech", "word error rates"),
+    Optional("sacrebleu", "text", "BLEU and chrF of translations"),
+    Optional("rouge_score", "text", "ROUGE of summaries"),
     Optional("transformers", "hf", "Hugging Face models and tokenizers"),
     Optional("datasets", "hf", "Hugging Face data sets"),
     Optional("huggingface_hub", "hf", "checkpoints from the Hugging Face hub"),

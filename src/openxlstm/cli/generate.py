@@ -176,12 +176,11 @@ def load(args: Any) -> Any:
 
 
 def load_of_task(args: Any) -> tuple[Any, str]:
-    """The SequenceModel of the run that `run`, `backend`, `device` and `threads` of a command line ask for, and its device."""
-    from openxlstm.inference.load import model_folder
-    from openxlstm.models.sequence import SequenceModel
+    """The model of the run that `run`, `backend`, `device` and `threads` of a command line ask for, and its device."""
+    from openxlstm.inference.load import load_task_model, model_folder
 
     device = device_of(args)
-    return SequenceModel.from_pretrained(model_folder(args.run), device=device, backend=getattr(args, "backend", None)), device
+    return load_task_model(model_folder(args.run), device=device, backend=getattr(args, "backend", None)), device
 
 
 def device_of(args: Any) -> str:

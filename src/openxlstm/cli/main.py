@@ -22,6 +22,8 @@ VERBS = {
     "compose": ("openxlstm.cli.compose", "let a model of music write a piece"),
     "classify": ("openxlstm.cli.classify", "let a trained classifier read texts"),
     "transcribe": ("openxlstm.cli.transcribe", "write down what is said in a sound file or a live stream"),
+    "translate": ("openxlstm.cli.translate", "translate a line, a file or a pipe"),
+    "summarize": ("openxlstm.cli.summarize", "say in short what a text says"),
     "eval": ("openxlstm.cli.eval", "measure a trained model: bits per byte, perplexity"),
     "simulate": ("openxlstm.cli.simulate", "let a model of a chaotic system go on alone"),
     "pass-at-k": ("openxlstm.cli.pass_at_k", "run a model's programs against their tests, locked in"),
@@ -41,8 +43,6 @@ VERBS = {
 START = (
     ("openxlstm train", "train a small model on the default text"),
     ('openxlstm generate --prompt "def "', "let the newest trained model write"),
-    ("openxlstm eval", "measure the newest trained model"),
-    ("openxlstm doctor", "see what works on this machine"),
 )
 
 

@@ -143,7 +143,9 @@ def _finish(result: Any, sample: int, as_json: bool) -> int:
     if result.interrupted is not None:
         print(f"interrupted at step {result.step}; continue with: openxlstm train --resume {result.folder}", file=sys.stderr)
         return 128 + (result.interrupted if result.interrupted in (signal.SIGINT, signal.SIGTERM) else signal.SIGTERM)
-    text = write_sample(result, sample) if sample and result.tokenizer is not None else None
+    from openxlstm.data import TextConfig
+
+    text = write_sample(result, sample) if sample and isinstance(result.config.data, TextConfig) else None
     if as_json:
         print(json.dumps({**result.report, "sample": text}, indent=2))
         return 0

@@ -12,6 +12,8 @@ from openxlstm.data.tokenizer import Tokenizer, load_tokenizer
 from openxlstm.errors import UserError
 from openxlstm.models.checkpoint import CONFIG, MODEL_TYPE
 from openxlstm.models.language import LanguageModel
+from openxlstm.models.sequence import SequenceModel
+from openxlstm.models.translate import EncoderDecoder
 from openxlstm.models.weights.settings import CONFIG_FILES
 
 MODEL = "model"
@@ -62,6 +64,13 @@ def load_run(
     return LoadedRun(model, loaded, folder)
 
 
+def load_task_model(folder: Path, **how: Any) -> SequenceModel | EncoderDecoder:
+    """The model of a task from its folder: an EncoderDecoder where the folder says so, else a SequenceModel. how: as in
+    `from_pretrained`."""
+    kind = EncoderDecoder if architecture(folder) == EncoderDecoder.__name__ else SequenceModel
+    return kind.from_pretrained(folder, **how)
+
+
 def model_folder(path: str | Path) -> Path:
     """The folder with the model that `path` means; a name that is no folder here is passed on as a Hub id."""
     folder = Path(path)
@@ -104,11 +113,16 @@ def run_settings(folder: Path) -> dict[str, Any]:
 
 def of_a_task(folder: Path) -> bool:
     """True for a folder with one of our models that is no language model."""
+    return architecture(folder) not in (None, LanguageModel.__name__)
+
+
+def architecture(folder: Path) -> str | None:
+    """The class of one of our models; None for any other folder."""
     try:
         settings = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return False
-    return settings.get("model_type") == MODEL_TYPE and settings.get("architecture") != LanguageModel.__name__
+        return None
+    return str(settings.get("architecture")) if settings.get("model_type") == MODEL_TYPE else None
 
 
 def has_config(folder: Path) -> bool:

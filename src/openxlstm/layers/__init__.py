@@ -4,6 +4,7 @@ from torch import nn
 
 from openxlstm.layers.attention import AttentionBlock
 from openxlstm.layers.conv import CausalConv1d
+from openxlstm.layers.cross_attention import CrossAttention
 from openxlstm.layers.feedforward import GatedFeedForward
 from openxlstm.layers.headwise import HeadwiseLinear
 from openxlstm.layers.lstm import LSTMBlock, LSTMPlainBlock, LSTMResidualBlock
@@ -30,6 +31,7 @@ __all__ = [
     "BLOCKS",
     "AttentionBlock",
     "CausalConv1d",
+    "CrossAttention",
     "GatedFeedForward",
     "HeadNorm",
     "HeadwiseLinear",

@@ -27,7 +27,7 @@ class AttentionBlock(nn.Module):
     A reset hides all earlier keys and starts the positions at 0; padding is not counted and not seen.
     dim: model width. num_heads: heads. num_blocks: blocks of the stack (scales the start of what writes). ffn_factor: hidden
     width / dim, rounded up to a multiple of ffn_multiple. rope_base: base of the rotary frequencies. dropout: on the residual
-    branches.
+    branches. causal: False lets every step see all others, as in an encoder, which reads whole sequences: no state, no reset.
     Raises ValueError for widths that do not divide.
     """
 
@@ -42,11 +42,13 @@ class AttentionBlock(nn.Module):
         rope_base: float = 10000.0,
         dropout: float = 0.0,
         norm_eps: float = 1e-6,
+        causal: bool = True,
     ) -> None:
         super().__init__()
         if dim % (2 * num_heads):
             raise ValueError(f"dim={dim} is not divisible by 2 * num_heads={2 * num_heads} (rotary positions turn pairs)")
         self.dim, self.num_heads, self.num_blocks, self.rope_base = dim, num_heads, num_blocks, rope_base
+        self.causal = causal
         self.norm = RMSNorm(dim, eps=norm_eps)
         self.qkv = nn.Linear(dim, 3 * dim, bias=False)
         self.out = nn.Linear(dim, dim, bias=False)
@@ -71,6 +73,8 @@ class AttentionBlock(nn.Module):
         mask: Tensor | None = None,
     ) -> tuple[Tensor, AttentionState]:
         """x [B, T, dim] -> y [B, T, dim] and the state. reset, mask: [B, T] bool (see `ops`)."""
+        if not self.causal and (state is not None or reset is not None):
+            raise ValueError("attention to both sides reads whole sequences: it takes no state and no reset")
         B, T, _ = x.shape
         qkv = self.qkv(self.norm(x)).view(B, T, 3, self.num_heads, self.dim // self.num_heads)
         q, k, v = qkv.unbind(2)  # [B, T, H, D]
@@ -82,19 +86,23 @@ class AttentionBlock(nn.Module):
         else:
             position, total = positions(B, T, state.position if state is not None else None, reset, mask, x.device)
             visible, alive = visibility(B, T, state.alive if state is not None else None, reset, mask, x.device)
+            if not self.causal:
+                visible = visible | alive[:, None, None, :]  # [B, 1, T, T]
         table = rope_table(position, q.shape[-1], self.rope_base, torch.promote_types(q.dtype, torch.float32))
         q, k = rotate(q, table), rotate(k, table)
         if state is not None:
             k, v = torch.cat([state.k.to(k.dtype), k], 1), torch.cat([state.v.to(v.dtype), v], 1)
+        causal = self.causal and visible is None
         h = F.scaled_dot_product_attention(
-            q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), attn_mask=visible, is_causal=visible is None
+            q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), attn_mask=visible, is_causal=causal
         )
         x = x + self.dropout(self.out(h.transpose(1, 2).flatten(2)))
         x = x + self.dropout(self.ffn(self.ffn_norm(x)))
         return x, AttentionState(k, v, alive, total)
 
     def extra_repr(self) -> str:
-        return f"dim={self.dim}, num_heads={self.num_heads}, rope_base={self.rope_base}"
+        causal = "" if self.causal else ", causal=False"
+        return f"dim={self.dim}, num_heads={self.num_heads}, rope_base={self.rope_base}{causal}"
 
 
 def keep_recent(state: Any, steps: int) -> Any:

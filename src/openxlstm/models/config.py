@@ -13,6 +13,7 @@ from openxlstm.models.patterns import BLOCK_NAMES
 NORMS = ("layer", "rms", "none")
 POOLINGS = ("mean", "max", "mean_max", "last")
 CENTRES = ("last", "mean")
+BRIDGES = ("cross_attention", "state", "prefix")
 GATES = ("exp", "sigmoid")
 RECURRENT_INITS = ("zeros", "normal")
 HEAD_COUNTS = ("num_heads", "slstm_num_heads", "lstm_num_heads", "ssd_num_heads")
@@ -200,6 +201,44 @@ class LanguageModelConfig(StackConfig):
         if self.logit_soft_cap is not None and self.logit_soft_cap <= 0:
             raise UserError(f"logit_soft_cap must be positive or None, got {self.logit_soft_cap}")
         _check_probability("embedding_dropout", self.embedding_dropout)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderDecoderConfig(LanguageModelConfig):
+    """A text becomes another: an encoder that reads both ways, and a decoder that writes. `blocks` are those of the decoder;
+    both share the embedding."""
+
+    bridge: str = "cross_attention"
+    """How the decoder reads the source: by "cross_attention" behind each of its blocks; from its first "state", which is the
+    encoder's last; or as a "prefix" of what it writes, without an encoder."""
+    encoder_blocks: tuple[str, ...] = ()
+    """Kinds of the encoder's blocks, first to last. Each stands for two, one that reads forwards and one that reads backwards,
+    but `attention`, which sees both sides. None of them for "prefix"; for "state" the same as `blocks`."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "encoder_blocks", tuple(self.encoder_blocks))
+        if self.bridge not in BRIDGES:
+            raise UserError(f"bridge must be one of {', '.join(BRIDGES)}, got {self.bridge!r}")
+        if (self.bridge == "prefix") == bool(self.encoder_blocks):
+            raise UserError(f"bridge={self.bridge} {'has no' if self.encoder_blocks else 'needs'} encoder_blocks")
+        if self.bridge == "state" and self.encoder_blocks != self.blocks:
+            raise UserError("bridge=state hands states on block by block: encoder_blocks must be the same as blocks")
+        if "lstm_plain" in self.encoder_blocks:
+            raise UserError("an encoder adds up what residual blocks write in both directions, and lstm_plain is not residual")
+        if self.checkpoint_activations:
+            raise UserError("checkpoint_activations is not there for encoder and decoder")
+        if self.bridge == "cross_attention" and self.dim % self.num_heads:
+            raise UserError(f"dim={self.dim} is not divisible by num_heads={self.num_heads}, the heads of the cross-attention")
+        _ = self.encoder  # making it refuses what no stack can have
+
+    @property
+    def encoder(self) -> StackConfig | None:
+        """The configuration of one direction of the encoder."""
+        if not self.encoder_blocks:
+            return None
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(StackConfig)}
+        return StackConfig(**values | {"blocks": self.encoder_blocks})
 
 
 @dataclass(frozen=True, kw_only=True)

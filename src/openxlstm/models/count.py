@@ -12,6 +12,7 @@ from openxlstm.layers.feedforward import hidden_size
 from openxlstm.models.config import (
     ClassifierConfig,
     EncoderConfig,
+    EncoderDecoderConfig,
     ForecastConfig,
     LanguageModelConfig,
     SequenceConfig,
@@ -33,6 +34,13 @@ def count_parameters(config: StackConfig) -> int:
     )
     if config.norm != "none":
         total += config.dim * (1 + config.norm_bias)
+    if isinstance(config, EncoderDecoderConfig) and config.encoder is not None:
+        for kind in config.encoder_blocks:
+            directions = 1 if kind == "attention" else 2
+            total += directions * _block_parameters(kind, tuple(sorted(block_options(config.encoder, kind, 0).items())))
+        total += config.dim * (1 + config.norm_bias) if config.norm != "none" else 0
+        if config.bridge == "cross_attention":
+            total += config.num_blocks * (4 * config.dim**2 + config.dim)
     if isinstance(config, LanguageModelConfig):
         total += config.vocab_size * config.dim * (1 if config.tie_embeddings else 2)
     if isinstance(config, ClassifierConfig):

@@ -25,12 +25,14 @@ from openxlstm.tasks.list_operations import ListOps
 from openxlstm.tasks.long_range_arena import ArenaListOps, ArenaRetrieval, ArenaText
 from openxlstm.tasks.music import JSBChorales, Nottingham
 from openxlstm.tasks.nearest_neighbour import NearestNeighbour
+from openxlstm.tasks.pairs import SequencePairs
 from openxlstm.tasks.pathfinder import Pathfinder
 from openxlstm.tasks.program_evaluation import ProgramEvaluation
 from openxlstm.tasks.regular import CycleNavigation, EvenPairs, Parity
 from openxlstm.tasks.speech import DigitSequences, SpokenDigits
 from openxlstm.tasks.stack import StackManipulation
 from openxlstm.tasks.strings import BucketSort, MissingDuplicate, OddsFirst, Repetition, ReverseString
+from openxlstm.tasks.summaries import DialogSum, SciTLDR, Summaries
 from openxlstm.tasks.task import (
     ACCURACY,
     BITS,
@@ -44,6 +46,7 @@ from openxlstm.tasks.task import (
     Task,
 )
 from openxlstm.tasks.text_classification import IMDB, SST2, RottenTomatoes, TextClassification, TextTable
+from openxlstm.tasks.translation import Multi30k, Translation
 from openxlstm.tasks.turbofan import Turbofan
 
 TASKS: dict[str, type[Task]] = {
@@ -96,6 +99,11 @@ TASKS: dict[str, type[Task]] = {
         TextTable,
         Turbofan,
         Activity,
+        Multi30k,
+        Translation,
+        SciTLDR,
+        DialogSum,
+        Summaries,
     )
 }
 """Every task by its name; `TASKS["parity"]()` has the settings of the papers."""
@@ -130,6 +138,7 @@ __all__ = [
     "GeneratedTask",
     "Metric",
     "ProgramEvaluation",
+    "SequencePairs",
     "Signature",
     "Split",
     "Task",

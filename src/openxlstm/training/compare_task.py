@@ -44,11 +44,22 @@ def row(model: str, reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "baselines": {name: found["score"] for name, found in reports[0].get("baselines", {}).items()},
         "by_length": parts,
         "other_lengths": lengths,
+        "further": further(reports),
         "published": next((known[name] for name in PUBLISHED.get(model.lower(), ()) if name in known), None),
         "validation_score": statistics.mean(r["validation"]["score"] for r in reports),
         "objective": -mean if tests[0]["higher_is_better"] else mean,
         "tokens_per_second": statistics.mean(r["tokens_per_second"] for r in reports),
     }
+
+
+def further(reports: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Means of what is reported beside the score: other scores of the same texts, and the score of greedy ones."""
+    metric = reports[0]["test"]["metric"]
+    names = [name for name in reports[0]["test"].get("scores", {}) if name != metric]
+    found = {name: statistics.mean(r["test"]["scores"][name] for r in reports) for name in names}
+    if "greedy" in reports[0]:
+        found[f"greedy {metric}"] = statistics.mean(r["greedy"]["score"] for r in reports)
+    return found
 
 
 def table(rows: Sequence[Mapping[str, Any]], *, sweep: bool) -> str:
@@ -58,9 +69,9 @@ def table(rows: Sequence[Mapping[str, Any]], *, sweep: bool) -> str:
     if not done:
         return "\n".join(["| model | seeds |", "|---|---:|", *(f"| {r['model']} | 0 of {r['failed']} |" for r in rows)])
     first = done[0]
-    further = [f"at {other['lengths']}" for other in first["other_lengths"]]
-    head = ["model", "parameters", "seeds", *["lr"] * sweep, f"{first['metric']} at {first['lengths']}", *further]
-    head += ["published", "tokens/s"]
+    others = [f"at {other['lengths']}" for other in first["other_lengths"]]
+    head = ["model", "parameters", "seeds", *["lr"] * sweep, f"{first['metric']} at {first['lengths']}", *others]
+    head += [*first["further"], "published", "tokens/s"]
     lines = ["| " + " | ".join(head) + " |", "|---|" + "---:|" * (len(head) - 1)]
     for row in rows:
         if "score" not in row:
@@ -72,12 +83,15 @@ def table(rows: Sequence[Mapping[str, Any]], *, sweep: bool) -> str:
         values.append(str(row["seeds"]) + (f" of {row['seeds'] + row['failed']}" if row["failed"] else ""))
         values += [f"{row['lr']:g}"] * sweep
         values += [f"{row['score']:.4f}{spread}", *(f"{other['score']:.4f}" for other in row["other_lengths"])]
+        values += [f"{value:.4f}" for value in row["further"].values()]
         values.append("" if anchor is None else f"{'' if anchor['checked'] else '~'}{anchor['score']:g}")
         values.append(f"{row['tokens_per_second']:,.0f}")
         lines.append("| " + " | ".join(values) + " |")
+    behind = " |" * (len(others) + len(first["further"]) + 2)
     for name, score in first["baselines"].items():
-        lines.append(f"| {name} |" + " |" * (2 + sweep) + f" {score:.4f} |" + " |" * (len(further) + 2))
-    lines.append("| guessing |" + " |" * (2 + sweep) + f" {first['guess']:.4f} |" + " |" * (len(further) + 2))
+        lines.append(f"| {name} |" + " |" * (2 + sweep) + f" {score:.4f} |" + behind)
+    if first["guess"] not in first["baselines"].values():
+        lines.append("| guessing |" + " |" * (2 + sweep) + f" {first['guess']:.4f} |" + behind)
     return "\n".join(lines)
 
 

@@ -63,6 +63,10 @@ class ModelSettings:
     tie_embeddings: the output head shares the embedding matrix.
     pooling: what a classifier of whole texts makes of its steps: their "mean", their "max", "mean_max" (both) or the "last".
     bidirectional: a second stack reads the text of such a classifier backwards.
+    bridge: of translations and summaries, how the decoder reads the source: by "cross_attention" to an encoder, from the
+        encoder's last "state", or as a "prefix" of what it writes, without an encoder.
+    encoder_blocks: of translations and summaries, blocks of the encoder, each in both directions; 0 = num_blocks, which is the
+        decoder's. With a prefix the decoder has as many blocks as both together.
     checkpoint_activations: recompute blocks in backward: less memory, about a third more time.
     backend: backend of the recurrences: "auto", "reference", "torch", or another that `openxlstm doctor` lists.
     chunk_size: steps of a chunk of the mLSTM and of "ssd"; changes speed and memory, not results; none = the backend's choice.
@@ -104,6 +108,8 @@ class ModelSettings:
     tie_embeddings: bool = False
     pooling: Literal["mean", "max", "mean_max", "last"] = "mean"
     bidirectional: bool = False
+    bridge: Literal["cross_attention", "state", "prefix"] = "cross_attention"
+    encoder_blocks: int = 0
     checkpoint_activations: bool = False
     backend: str = "auto"
     chunk_size: int | None = None
@@ -236,6 +242,9 @@ class TrainerConfig:
         return self.validate_context or self.context
 
 
+PAIRS_ONLY = ("bridge", "encoder_blocks")
+"""Settings of ModelSettings that mean something for pairs of texts alone."""
+
 TEXT_ONLY = ("context", "tbptt", "validate_tokens", "validate_context", "report_contexts")
 """Settings of TrainerConfig that mean nothing for a task."""
 
@@ -320,12 +329,32 @@ def build_model_config(settings: ModelSettings, vocab_size: int) -> Any:
     return _matched(settings.as_written(vocab_size), settings)
 
 
+def build_pairs_config(settings: ModelSettings, vocab_size: int) -> Any:
+    """The EncoderDecoderConfig for `settings`; raises UserError for what cannot be built or matched."""
+    from openxlstm.models.config import EncoderDecoderConfig
+    from openxlstm.models.patterns import expand
+
+    _require(settings.logit_soft_cap is None, "model.logit_soft_cap is for language models; pairs of texts cannot have it")
+    _refuse(settings, CLASSIFIER_ONLY, "is for classifiers of whole texts, and this one writes")
+    _require(settings.encoder_blocks >= 0, f"model.encoder_blocks={settings.encoder_blocks} must not be negative")
+    try:
+        encoder = expand(settings.pattern, settings.encoder_blocks or settings.num_blocks)
+        decoder = expand(settings.pattern, settings.num_blocks)
+    except UserError as error:
+        raise UserError(f"model: {error}") from None
+    if settings.bridge == "prefix":
+        encoder, decoder = (), (*encoder, *decoder)
+    given = dict(blocks=decoder, encoder_blocks=encoder, bridge=settings.bridge, vocab_size=vocab_size)
+    return _matched(_written(EncoderDecoderConfig, settings, dict.fromkeys(CLASSIFIER_ONLY), **given), settings)
+
+
 def build_sequence_config(settings: ModelSettings, task: Task) -> Any:
     """The SequenceConfig for `settings` and what `task` reads and answers; raises UserError for what the model refuses."""
     from openxlstm.models.config import SequenceConfig
 
     _refuse(settings, LANGUAGE_ONLY, f"is for language models; task {task.name!r} cannot have it")
     _refuse(settings, CLASSIFIER_ONLY, f"is for classifiers of whole texts; task {task.name!r} asks at single steps")
+    _refuse(settings, PAIRS_ONLY, f"is for translations and summaries; task {task.name!r} cannot have it")
     renamed = {**dict.fromkeys((*LANGUAGE_ONLY, *CLASSIFIER_ONLY)), "embedding_dropout": "input_dropout"}
     reads = task.signature
     given = dict(vocab_size=reads.vocab_size, input_dim=reads.input_dim, num_outputs=reads.num_outputs)
@@ -337,6 +366,7 @@ def build_classifier_config(settings: ModelSettings, task: Task) -> Any:
     from openxlstm.models.config import ClassifierConfig
 
     _refuse(settings, LANGUAGE_ONLY, f"is for language models; task {task.name!r} cannot have it")
+    _refuse(settings, PAIRS_ONLY, f"is for translations and summaries; task {task.name!r} cannot have it")
     renamed = {**dict.fromkeys(LANGUAGE_ONLY), "embedding_dropout": "input_dropout"}
     reads = task.signature
     given = dict(vocab_size=reads.vocab_size, input_dim=reads.input_dim, num_classes=reads.num_outputs)
@@ -363,12 +393,11 @@ def _written(kind: Any, settings: ModelSettings, renamed: Mapping[str, str | Non
     backends = {backend.name: None for door in DOORS for backend in backends_of(door)}
     if settings.backend not in ("auto", *backends):
         raise UserError(f"model: no backend {settings.backend!r}; have auto, {', '.join(backends)}")
-    own = {f.name for f in dataclasses.fields(settings)} - {"pattern", "num_blocks", "num_parameters"}
+    own = {f.name for f in dataclasses.fields(settings)} - {"pattern", "num_blocks", "num_parameters", *PAIRS_ONLY}
     names = {name: renamed.get(name, name) for name in own}
     try:
         return kind(
-            blocks=expand(settings.pattern, settings.num_blocks),
-            **given,
+            **{"blocks": expand(settings.pattern, settings.num_blocks), **given},
             **{theirs: getattr(settings, ours) for ours, theirs in names.items() if theirs is not None},
         )
     except ValueError as error:

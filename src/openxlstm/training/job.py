@@ -91,10 +91,11 @@ class Job(ABC):
 def open_job(config: RunConfig, say: Callable[[str], None] | None = None) -> Job:
     """The job of a configuration: text is prepared, files are read. Raises UserError for whatever the user can mend."""
     from openxlstm.data import TextConfig, prepare
-    from openxlstm.tasks import DynamicsTask, ProgramEvaluation, TextClassification
+    from openxlstm.tasks import DynamicsTask, ProgramEvaluation, SequencePairs, TextClassification
     from openxlstm.tasks.speech import DigitSequences
     from openxlstm.training.classifier_job import ClassifierJob
     from openxlstm.training.dynamics_job import DynamicsJob
+    from openxlstm.training.pairs_job import PairsJob
     from openxlstm.training.program_job import ProgramJob
     from openxlstm.training.speech_job import SpeechJob
     from openxlstm.training.task_job import TaskJob
@@ -110,4 +111,6 @@ def open_job(config: RunConfig, say: Callable[[str], None] | None = None) -> Job
         return ProgramJob(config, config.data)
     if isinstance(config.data, DigitSequences):
         return SpeechJob(config, config.data)
+    if isinstance(config.data, SequencePairs):
+        return PairsJob(config, config.data)
     return TaskJob(config, config.data)

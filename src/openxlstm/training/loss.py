@@ -145,6 +145,32 @@ def transcript_loss(log_probs: Tensor, targets: Tensor) -> Tensor:
     )
 
 
+class PairLoss(nn.Module):
+    """An EncoderDecoder together with its loss: the nats of every token of the target, in training with smoothed labels.
+
+    `forward(inputs, targets, state, reset)` with inputs as of `tasks.pairs.PairInputs` and targets [B, T] returns
+    (loss [B, T] fp32, 0 where the target is IGNORE; None: nothing is carried from one pair to the next).
+    smoothing: the share e of a label that is spread over the whole vocabulary.
+    """
+
+    def __init__(self, model: Any, *, smoothing: float = 0.0) -> None:
+        super().__init__()
+        self.model, self.smoothing = model, smoothing
+
+    def forward(self, inputs: Any, targets: Tensor, state: Any = None, reset: Tensor | None = None) -> tuple[Tensor, None]:
+        hidden, _ = self.model.hidden(inputs.target, self.model.encode(inputs.source, inputs.mask))
+        nats = token_nats(self.model, hidden, targets)
+        if not (self.training and self.smoothing):
+            return nats, None
+        # (1 - e) (lse(z) - z_t) + e (lse(z) - mean z) = nats + e (z_t - mean z), and z = W h: no logits are needed
+        with torch.autocast(hidden.device.type, enabled=False):
+            weight = self.model.head_weight.float()
+            wanted = targets != IGNORE
+            away = weight[torch.where(wanted, targets, 0)] - weight.mean(0)  # [B, T, D]
+            margin = (hidden.float() * away).sum(-1)
+        return nats + self.smoothing * torch.where(wanted, margin, 0.0), None
+
+
 def target_loss(outputs: Tensor, targets: Tensor, *, bits: bool = False) -> Tensor:
     """Loss of each answer, fp32 [N]: of outputs [N, C] for classes [N], in nats; for values [N, C], their mean square; for bits
     [N, C], the nats of all of them together."""
