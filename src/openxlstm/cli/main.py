@@ -18,20 +18,20 @@ from openxlstm.errors import UserError, missing_extra
 
 VERBS = {
     "train": ("openxlstm.cli.train", "train a model, on the default text or on yours"),
-    "generate": ("openxlstm.cli.generate", "let a trained model write text"),
-    "compose": ("openxlstm.cli.compose", "let a model of music write a piece"),
-    "classify": ("openxlstm.cli.classify", "let a trained classifier read texts"),
-    "transcribe": ("openxlstm.cli.transcribe", "write down what is said in a sound file or a live stream"),
-    "translate": ("openxlstm.cli.translate", "translate a line, a file or a pipe"),
-    "summarize": ("openxlstm.cli.summarize", "say in short what a text says"),
     "eval": ("openxlstm.cli.eval", "measure a trained model: bits per byte, perplexity"),
-    "simulate": ("openxlstm.cli.simulate", "let a model of a chaotic system go on alone"),
-    "pass-at-k": ("openxlstm.cli.pass_at_k", "run a model's programs against their tests, locked in"),
     "compare": ("openxlstm.cli.compare", "train several models alike: one table, one figure"),
     "report": ("openxlstm.cli.report", "ask whether the claims about xLSTM hold, and write the evidence"),
+    "generate": ("openxlstm.cli.generate", "let a trained model write text"),
+    "translate": ("openxlstm.cli.translate", "translate a line, a file or a pipe"),
+    "summarize": ("openxlstm.cli.summarize", "say in short what a text says"),
+    "classify": ("openxlstm.cli.classify", "let a trained classifier read texts"),
+    "transcribe": ("openxlstm.cli.transcribe", "write down what is said in a sound file or a live stream"),
+    "compose": ("openxlstm.cli.compose", "let a model of music write a piece"),
     "forecast": ("openxlstm.cli.forecast", "forecast the series of a CSV file"),
     "detect": ("openxlstm.cli.detect", "find anomalies in a series, from a file or as rows come"),
     "monitor": ("openxlstm.cli.monitor", "remaining life or activity after each row of sensors"),
+    "simulate": ("openxlstm.cli.simulate", "let a model of a chaotic system go on alone"),
+    "pass-at-k": ("openxlstm.cli.pass_at_k", "run a model's programs against their tests, locked in"),
     "data": ("openxlstm.cli.data", "prepare and inspect text"),
     "convert": ("openxlstm.cli.convert", "read and write checkpoints of other projects"),
     "recipes": ("openxlstm.cli.recipes", "list the recipes for text"),
@@ -39,6 +39,14 @@ VERBS = {
     "doctor": ("openxlstm.cli.doctor", "show what works on this machine and what is missing"),
 }
 """Verb -> (module with `run(argv) -> exit code`, its line in the help). A module is imported when its verb is used."""
+
+TOGETHER = (
+    (("translate", "summarize", "classify"), "texts: a line, a file or a pipe"),
+    (("transcribe", "compose"), "what is said in a sound file or a live stream; a piece of music"),
+    (("forecast", "detect", "monitor"), "series and sensors: what comes, what is odd, what is left"),
+    (("recipes", "tasks"), "list what can be trained"),
+)
+"""Verbs that share a line of the first screen, where the first of them stands in VERBS."""
 
 START = (
     ("openxlstm train", "train a small model on the default text"),
@@ -49,10 +57,13 @@ START = (
 def help_text() -> str:
     """The first screen."""
     start = "\n".join(f"  {command:<36}{what}" for command, what in START)
-    verbs = "\n".join(f"  {name:<12}{line}" for name, (_, line) in VERBS.items())
+    shared = {names[0]: (names, line) for names, line in TOGETHER}
+    later = {name for names, _ in TOGETHER for name in names[1:]}
+    lines = [shared.get(name, ((name,), line)) for name, (_, line) in VERBS.items() if name not in later]
+    verbs = "\n".join(f"  {', '.join(names):<9}  {line}" for names, line in lines)
     return (
         f"openxlstm {__version__}: train xLSTM models and use them\n"
-        "usage: openxlstm VERB [options]      (openxlstm VERB --help explains them)\n"
+        "usage: openxlstm VERB [options]      (openxlstm VERB --help explains them)\n\n"
         f"start here:\n{start}\n\nverbs:\n{verbs}"
     )
 
