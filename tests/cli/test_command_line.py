@@ -69,7 +69,7 @@ def test_unknown_verb_names_the_nearest(capsys):
     assert shown.out == ""
     assert shown.err == "openxlstm: error: unknown verb 'trian'; did you mean 'train'?\n"
     assert cli.main(["zzzzz"]) == 2
-    assert "have train, generate" in capsys.readouterr().err
+    assert "have train, eval" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("verb_name", cli.VERBS)

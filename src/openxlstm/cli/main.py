@@ -42,7 +42,7 @@ VERBS = {
 
 TOGETHER = (
     (("translate", "summarize", "classify"), "texts: a line, a file or a pipe"),
-    (("transcribe", "compose"), "what is said in a sound file or a live stream; a piece of music"),
+    (("transcribe", "compose"), "speech to text; a piece of music"),
     (("forecast", "detect", "monitor"), "series and sensors: what comes, what is odd, what is left"),
     (("recipes", "tasks"), "list what can be trained"),
 )
