@@ -43,7 +43,7 @@ VERBS = {
 TOGETHER = (
     (("translate", "summarize", "classify"), "texts: a line, a file or a pipe"),
     (("transcribe", "compose"), "speech to text; a piece of music"),
-    (("forecast", "detect", "monitor"), "series and sensors: what comes, what is odd, what is left"),
+    (("forecast", "detect", "monitor"), "series: what comes, what is odd, what is left"),
     (("recipes", "tasks"), "list what can be trained"),
 )
 """Verbs that share a line of the first screen, where the first of them stands in VERBS."""
