@@ -322,10 +322,10 @@ def test_nothing_there(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="the file is empty"):
         load_corpus(TextConfig(source=str(tmp_path / "empty.txt")))
     (tmp_path / "empty.jsonl").write_text("\n")
-    with pytest.raises(UserError, match=r"no text to train on"):
+    with pytest.raises(UserError, match="no text to train on"):
         load_corpus(TextConfig(source=str(tmp_path / "empty.jsonl")))
     (tmp_path / "folder").mkdir()
-    with pytest.raises(UserError, match=r"no text in 0 files"):
+    with pytest.raises(UserError, match="no text in 0 files"):
         load_corpus(TextConfig(source=str(tmp_path / "folder")))
     with pytest.raises(UserError, match="no such file"):
         load_corpus(TextConfig(validation_path=str(tmp_path / "nowhere")))
