@@ -98,6 +98,19 @@ def _source_options(p: VerbParser) -> None:
     p.add_argument("--encoding", default=default.encoding, metavar="NAME", help="character encoding of text files")
     p.add_argument("--seed", type=number(int), default=default.seed, metavar="N", help="chooses the documents of each part")
     p.add_argument("--max-bytes", type=number(int, least=1), metavar="N", help="stop after about this many bytes of text")
+    p.add_argument(
+        "--fill-in",
+        type=number(float, least=0.0, most=1.0),
+        default=default.fill_in,
+        metavar="SHARE",
+        help="above 0 the vocabulary gets marks for filling in; the share is that of training windows (train --data.fill_in)",
+    )
+    p.add_argument(
+        "--fill-in-order",
+        choices=("spm", "psm"),
+        default=default.fill_in_order,
+        help="whether a suffix is read before its prefix or after it",
+    )
     p.add_argument("--streaming", action="store_true", help="read documents when needed, for text larger than memory")
 
 

@@ -164,7 +164,7 @@ def lock_files(in_namespace: bool, without: list[str]) -> str:
 
 
 def limit(settings: dict[str, Any]) -> str:
-    """Set the resource limits. The time that a program may catch a signal in is a second."""
+    """Set the resource limits, or what is left here if that is less. Who catches the signal of the CPU time has a second."""
     seconds = settings["seconds"]
     for what, soft, hard in (
         (resource.RLIMIT_CPU, seconds, seconds + 1),
@@ -174,6 +174,9 @@ def limit(settings: dict[str, Any]) -> str:
         (resource.RLIMIT_NPROC, 0, 0),
         (resource.RLIMIT_CORE, 0, 0),
     ):
+        most = resource.getrlimit(what)[1]
+        if most != resource.RLIM_INFINITY:
+            soft, hard = min(soft, most), min(hard, most)
         resource.setrlimit(what, (soft, hard))
     return "resource limits"
 
@@ -243,6 +246,9 @@ def main() -> None:
         tell(locks=lock(settings))
     except Refused as missing:
         tell(refused=str(missing))
+        return
+    except (OSError, ValueError) as error:
+        tell(refused=f"way to lock it in ({error})")
         return
     failure = None
     try:

@@ -55,14 +55,17 @@ class ByteTokenizer:
     """
 
     kind = "bytes"
+    vocab_size = 257
     eos_id = 256
+    fill_in: FillInOrder | None = None
+    fill_in_ids: tuple[int, int, int] | None = None
 
     def __init__(self, *, fill_in: FillInOrder | None = None) -> None:
         if fill_in not in (None, "psm", "spm"):
             raise UserError(f"fill_in={fill_in!r} is none of 'psm', 'spm'")
-        self.fill_in = fill_in
-        self.fill_in_ids = {None: None, "psm": (257, 258, 259), "spm": (258, 257, 259)}[fill_in]
-        self.vocab_size = 260 if fill_in else 257
+        if fill_in is not None:
+            self.fill_in, self.vocab_size = fill_in, 260
+            self.fill_in_ids = (257, 258, 259) if fill_in == "psm" else (258, 257, 259)
 
     def encode(self, text: str) -> list[int]:
         return list(_utf8(text))
