@@ -12,6 +12,7 @@ from openxlstm.tasks import TASKS
 from openxlstm.tasks.images import ImageFiles
 from openxlstm.tasks.long_range_arena import ArenaTask
 from openxlstm.tasks.music import PianoRoll
+from openxlstm.tasks.sensors import SensorTask
 from openxlstm.training.config import RunConfig
 
 RECIPES: dict[str, Callable[[], RunConfig]] = {
@@ -31,7 +32,7 @@ NEEDS_DATA = {
     "wikitext103": "a folder with wiki.train.tokens, wiki.valid.tokens and wiki.test.tokens",
     "ptb": "a folder with ptb.train.txt, ptb.valid.txt and ptb.test.txt",
     "enwik8": "the file enwik8, or a folder with it alone",
-    **{name: kind.needs for name, kind in TASKS.items() if issubclass(kind, (ArenaTask, ImageFiles, PianoRoll))},
+    **{name: kind.needs for name, kind in TASKS.items() if issubclass(kind, (ArenaTask, ImageFiles, PianoRoll, SensorTask))},
 }
 """Recipes and tasks for data that does not come with Python, and what `--data` should name."""
 

@@ -1,6 +1,7 @@
 """Tasks: samples with a question, a score, what guessing scores, and what was published. One file a task or a family."""
 
 from openxlstm.errors import UserError
+from openxlstm.tasks.activity import Activity
 from openxlstm.tasks.adding import Adding
 from openxlstm.tasks.arena_images import ArenaImage, ArenaPathfinder
 from openxlstm.tasks.arithmetic import ModularArithmetic, ModularArithmeticBrackets, SolveEquation
@@ -40,6 +41,7 @@ from openxlstm.tasks.task import (
     Split,
     Task,
 )
+from openxlstm.tasks.turbofan import Turbofan
 
 TASKS: dict[str, type[Task]] = {
     task.name: task
@@ -82,6 +84,8 @@ TASKS: dict[str, type[Task]] = {
         MackeyGlass,
         DoublePendulum,
         KuramotoSivashinsky,
+        Turbofan,
+        Activity,
     )
 }
 """Every task by its name; `TASKS["parity"]()` has the settings of the papers."""

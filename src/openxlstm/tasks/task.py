@@ -1,9 +1,10 @@
 """What a task is: samples, what of them is scored and how, and what the score is compared with."""
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -85,6 +86,7 @@ class Metric:
     constant: (targets) -> the mean of the points of the best answer that is always the same; chosen with these very targets in
         view, so that no model beats it by their frequencies alone.
     floor: where above 0, the score is (mean - floor) / (1 - floor): 0 for guessing and 1 for perfect.
+    root: the score is the square root of the mean. total: it is the sum of the points.
     """
 
     name: str
@@ -92,10 +94,14 @@ class Metric:
     points: Callable[[Tensor, Tensor], Tensor]
     constant: Callable[[Tensor], float]
     floor: float = 0.0
+    root: bool = False
+    total: bool = False
 
-    def score(self, mean_points: float) -> float:
-        """The score of answers with these points on average."""
-        return (mean_points - self.floor) / (1 - self.floor)
+    def score(self, mean_points: float, answers: int = 1) -> float:
+        """The score of so many answers with these points on average."""
+        if self.total:
+            return mean_points * answers
+        return math.sqrt(mean_points) if self.root else (mean_points - self.floor) / (1 - self.floor)
 
     def better(self, a: float, b: float) -> float:
         """The better of two scores."""
@@ -172,6 +178,16 @@ class Task(ABC):
         """The score and its direction."""
 
     @property
+    def other_metrics(self) -> tuple[Metric, ...]:
+        """What is reported beside the score."""
+        return ()
+
+    @property
+    def chosen_by_loss(self) -> bool:
+        """Whether weights are chosen by their validation loss: where the score has too few steps to tell models apart."""
+        return False
+
+    @property
     def anchors(self) -> tuple[Anchor, ...]:
         """Published scores."""
         return ()
@@ -211,3 +227,8 @@ class Task(ABC):
     def fingerprint(self) -> str:
         """Changes with whatever changes the samples besides the settings: the content of files."""
         return ""
+
+    @property
+    def beside(self) -> Mapping[str, Any]:
+        """What is needed to use a trained model on rows as they come from a sensor; saved beside it as sensors.json."""
+        return {}

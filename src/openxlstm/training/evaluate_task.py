@@ -29,7 +29,7 @@ class LengthScore:
 @dataclass(frozen=True)
 class TaskEvaluation:
     """Result of one pass over a split: of all its targets together, and by length. Fields as in LengthScore, and the metric's
-    name and direction."""
+    name and direction. others: the task's other metrics, by name. by_loss: the task's weights are chosen by the loss."""
 
     split: str
     lengths: str
@@ -40,10 +40,14 @@ class TaskEvaluation:
     loss: float
     num_targets: int
     by_length: tuple[LengthScore, ...]
+    others: dict[str, float] = dataclasses.field(default_factory=dict)
+    by_loss: bool = False
 
     @property
     def objective(self) -> float:
-        """What training minimises by its choice of weights: the score, turned round where higher is better."""
+        """What training minimises by its choice of weights: the score, turned round where higher is better; or the loss."""
+        if self.by_loss:
+            return self.loss
         return -self.score if self.higher_is_better else self.score
 
     def columns(self) -> dict[str, float]:
@@ -52,7 +56,8 @@ class TaskEvaluation:
 
     def line(self) -> str:
         """One line for people."""
-        return f"{self.metric} {self.score:.4f} (guessing {self.guess:.4f}), loss {self.loss:.4f}"
+        others = "".join(f", {name} {score:.4f}" for name, score in self.others.items())
+        return f"{self.metric} {self.score:.4f} (guessing {self.guess:.4f}){others}, loss {self.loss:.4f}"
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -79,7 +84,8 @@ def evaluate_task(
     loss = model if isinstance(model, TaskLoss) else task_loss(model, task)
     device = next(loss.parameters()).device
     lengths = lengths or task.reports[0]
-    sums: dict[str, Tensor] = {}  # loss, points
+    metrics = (task.metric, *task.other_metrics)
+    sums: dict[str, Tensor] = {}  # loss, points of each metric
     targets: dict[str, list[Tensor]] = {}
     chances: dict[str, float] = {}
     was_training = loss.training
@@ -93,13 +99,14 @@ def evaluate_task(
             with autocast(precision, device):
                 outputs, _ = loss(mine.inputs, mine.targets, predict=True)
             wanted = mine.targets[mine.scored]
-            total = sums.setdefault(label, torch.zeros(2, dtype=torch.float64, device=device))
+            total = sums.setdefault(label, torch.zeros(1 + len(metrics), dtype=torch.float64, device=device))
             if not idle:
                 total[0] += target_loss(outputs, wanted, bits=loss.bits).sum(dtype=torch.float64)
-                total[1] += task.metric.points(outputs, wanted).sum(dtype=torch.float64)
+                for place, metric in enumerate(metrics, 1):
+                    total[place] += metric.points(outputs, wanted).sum(dtype=torch.float64)
     finally:
         loss.train(was_training)
-    stacked = torch.stack(list(sums.values()))  # [labels, 2]
+    stacked = torch.stack(list(sums.values()))  # [labels, 1 + metrics]
     if world_size > 1:
         torch.distributed.all_reduce(stacked)
     found = stacked.cpu()
@@ -108,8 +115,14 @@ def evaluate_task(
         LengthScore(label, **measured(task, found[number], answers[label], chances[label]))
         for number, label in enumerate(answers)
     )
-    together = measured(task, found.sum(0), torch.cat(list(answers.values())), sum(chances.values()))
-    return TaskEvaluation(split, lengths, task.metric.name, task.metric.higher_is_better, **together, by_length=by_length)
+    every, sum_of_all = torch.cat(list(answers.values())), found.sum(0)
+    together = measured(task, sum_of_all, every, sum(chances.values()))
+    count = len(every)
+    others = {
+        metric.name: metric.score(float(points) / count, count) for metric, points in zip(task.other_metrics, sum_of_all[2:])
+    }
+    facts = (split, lengths, task.metric.name, task.metric.higher_is_better)
+    return TaskEvaluation(*facts, **together, by_length=by_length, others=others, by_loss=task.chosen_by_loss)
 
 
 def task_loss(model: nn.Module, task: Task) -> TaskLoss:

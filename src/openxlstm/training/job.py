@@ -44,6 +44,8 @@ class Job(ABC):
     """What is done after the last step, in one line."""
     tokenizer: Any = None
     """Of text: generation needs it."""
+    beside: Mapping[str, Any] = {}
+    """Of sensors: what turns their rows into what the model reads, saved as sensors.json."""
 
     @abstractmethod
     def check(self, stored: Mapping[str, Any]) -> None:

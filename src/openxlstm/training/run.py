@@ -300,6 +300,8 @@ class _Run:
         model.save_pretrained(self.folder / "model")
         if self.job.tokenizer is not None:
             self.job.tokenizer.save(self.folder / "model")
+        if self.job.beside:
+            write_json(self.folder / "model" / "sensors.json", self.job.beside)
         self.model = model.eval()
 
 

@@ -43,6 +43,7 @@ class TaskJob(Job):
         self.config, self.task = config, task
         self.description, self.fingerprint = task.description, task.fingerprint
         self.facts = {"task": task.name, "fingerprint": task.fingerprint}
+        self.beside = task.beside
         self.ending = f"testing at lengths {', '.join(task.reports)}"
 
     def check(self, stored: Mapping[str, Any]) -> None:
