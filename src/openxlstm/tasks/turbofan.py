@@ -33,12 +33,14 @@ class Turbofan(SensorTask):
     """How many flights has a turbofan engine left? NASA's C-MAPSS simulations, read from the first flight on.
 
     The model answers after every flight, in units of `cap`. Training asks after each flight of engines that ran to failure, for
-    min(flights left, cap): early on nothing is worn yet and nothing can be seen. The test asks after the last row of the engines
-    of the test file, for all that RUL_*.txt says, without the cap.
+    min(flights left, cap): early on nothing is worn yet and nothing can be seen. The test asks after the last row of each
+    engine of the test file, for all that RUL_*.txt says, without the cap.
 
     source: a folder with train_FD001.txt, test_FD001.txt and RUL_FD001.txt.
     subset: which of the four sets, FD001 to FD004.
     cap: most flights that training asks for.
+    skip: training begins anywhere in this first share of an engine's life, so that the age of an engine, of which there are
+        few, says less than its sensors.
     validation_engines: engines of the training file that are kept for validation, after each of their flights.
     """
 
@@ -47,12 +49,15 @@ class Turbofan(SensorTask):
 
     subset: str = "FD001"
     cap: int = 125
+    skip: float = 0.0
     validation_engines: int = 20
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.subset not in SUBSETS:
             raise UserError(f"data.subset={self.subset!r} must be one of {', '.join(SUBSETS)}")
+        if not 0 <= self.skip < 1:
+            raise UserError(f"data.skip={self.skip:g} must be from 0 to below 1")
         if self.cap < 1 or self.validation_engines < 1:
             raise UserError(f"data.cap={self.cap} and validation_engines={self.validation_engines} must be at least 1")
 
@@ -129,8 +134,17 @@ class Turbofan(SensorTask):
     def train_batch(self, batch: int, rng: torch.Generator) -> Batch:
         fleet = self.fleet("train")
         rows = torch.randint(len(fleet.engines), (batch,), generator=rng).tolist()
-        found = self.batch(fleet, rows, "train")
+        found = self.batch(self.later(fleet, rows, rng), list(range(batch)), "train")
         return found._replace(inputs=self.noisy(found.inputs, rng))
+
+    def later(self, fleet: Fleet, rows: list[int], rng: torch.Generator) -> Fleet:
+        """Some engines from a flight on that is drawn from the first `skip` of their lives."""
+        engines = [fleet.engines[row] for row in rows]
+        shares = (self.skip * torch.rand(len(rows), generator=rng)).tolist()
+        cut = tuple(
+            engine._replace(rows=engine.rows[int(share * len(engine.rows)) :]) for engine, share in zip(engines, shares)
+        )
+        return Fleet(cut, fleet.left[rows])
 
     def evaluation(self, split: Split, lengths: str) -> Iterator[tuple[str, Batch]]:
         fleet = self.fleet(split)

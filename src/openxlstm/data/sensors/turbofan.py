@@ -1,4 +1,4 @@
-"""NASA's C-MAPSS files of turbofan engines (Saxena et al., PHM 2008): a row a flight, from new to failure or to a cut before it."""
+"""NASA's C-MAPSS files of turbofan engines (Saxena et al., PHM 2008): a row a flight, from new to failure or to a cut."""
 
 from pathlib import Path
 from typing import NamedTuple
