@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from openxlstm.data.sensors.averages import with_averages
 from openxlstm.data.sensors.turbofan import CHANNELS, Engine, read_engines, read_remaining
 from openxlstm.data.windows import mix
 from openxlstm.errors import UserError
@@ -41,6 +42,7 @@ class Turbofan(SensorTask):
     cap: most flights that training asks for.
     skip: training begins anywhere in this first share of an engine's life, so that the age of an engine, of which there are
         few, says less than its sensors.
+    averages: half-lives, in flights, of running averages of all channels that models read beside the last row.
     validation_engines: engines of the training file that are kept for validation, after each of their flights.
     """
 
@@ -50,6 +52,7 @@ class Turbofan(SensorTask):
     subset: str = "FD001"
     cap: int = 125
     skip: float = 0.0
+    averages: tuple[int, ...] = (10, 30)
     validation_engines: int = 20
 
     def __post_init__(self) -> None:
@@ -58,12 +61,14 @@ class Turbofan(SensorTask):
             raise UserError(f"data.subset={self.subset!r} must be one of {', '.join(SUBSETS)}")
         if not 0 <= self.skip < 1:
             raise UserError(f"data.skip={self.skip:g} must be from 0 to below 1")
+        if any(half_life < 1 for half_life in self.averages):
+            raise UserError(f"data.averages={','.join(map(str, self.averages))} must be half-lives of at least 1 flight")
         if self.cap < 1 or self.validation_engines < 1:
             raise UserError(f"data.cap={self.cap} and validation_engines={self.validation_engines} must be at least 1")
 
     @property
     def signature(self) -> Signature:
-        return Signature(input_dim=len(CHANNELS), num_values=1)
+        return Signature(input_dim=len(CHANNELS) * (1 + len(self.averages)), num_values=1)
 
     @property
     def metric(self) -> Metric:
@@ -106,8 +111,12 @@ class Turbofan(SensorTask):
     def fleet(self, split: Split) -> Fleet:
         """The engines of a split. Raises UserError, with file and reason, for files that are not C-MAPSS's."""
         self.check_source()
-        engines, validation, test = read_fleets(self.source, self.subset, self.validation_engines)
-        return {"train": engines, "validation": validation, "test": test}[split]
+        return read_fleets(self.source, self.subset, self.validation_engines)[split]
+
+    def seen(self, split: Split) -> Fleet:
+        """The same with rows as models read them: on a common scale, with averages."""
+        self.check_source()
+        return prepared_fleet(self.source, self.subset, self.validation_engines, self.averages, split)
 
     @property
     def standard(self) -> Standard:
@@ -129,10 +138,11 @@ class Turbofan(SensorTask):
     @property
     def beside(self) -> Mapping[str, Any]:
         found = self.standard
-        return {"kind": KIND, "channels": CHANNELS, "mean": found.mean.tolist(), "std": found.std.tolist(), "cap": self.cap}
+        scale = {"mean": found.mean.tolist(), "std": found.std.tolist(), "averages": self.averages}
+        return {"kind": KIND, "channels": CHANNELS, **scale, "cap": self.cap}
 
     def train_batch(self, batch: int, rng: torch.Generator) -> Batch:
-        fleet = self.fleet("train")
+        fleet = self.seen("train")
         rows = torch.randint(len(fleet.engines), (batch,), generator=rng).tolist()
         found = self.batch(self.later(fleet, rows, rng), list(range(batch)), "train")
         return found._replace(inputs=self.noisy(found.inputs, rng))
@@ -147,7 +157,7 @@ class Turbofan(SensorTask):
         return Fleet(cut, fleet.left[rows])
 
     def evaluation(self, split: Split, lengths: str) -> Iterator[tuple[str, Batch]]:
-        fleet = self.fleet(split)
+        fleet = self.seen(split)
         groups = grouped([len(engine.rows) for engine in fleet.engines], lengths)
         if not groups:
             raise UserError(f"{self.source}: no engine of the {split} part has {lengths} flights")
@@ -156,9 +166,8 @@ class Turbofan(SensorTask):
 
     def batch(self, fleet: Fleet, rows: list[int], split: Split) -> Batch:
         """Some engines from their first flight on. The test asks after the last flight, the other splits after each."""
-        scale = self.standard
         sizes = [len(fleet.engines[row].rows) for row in rows]
-        inputs = padded([scale.normal(fleet.engines[row].rows) for row in rows])
+        inputs = padded([fleet.engines[row].rows for row in rows])
         targets = nothing_scored(len(rows), max(sizes), 1)
         for place, (row, size) in enumerate(zip(rows, sizes)):
             left = fleet.left[row] + np.arange(size)[::-1].copy()
@@ -176,7 +185,7 @@ def phm08(late: Tensor) -> Tensor:
 
 
 @lru_cache(maxsize=8)
-def read_fleets(source: str, subset: str, validation: int) -> tuple[Fleet, Fleet, Fleet]:
+def read_fleets(source: str, subset: str, validation: int) -> dict[Split, Fleet]:
     """The training file in two parts, by engines, and the test file. Which engines are for validation is always the same."""
     folder = Path(source)
     engines = read_engines(folder / f"train_{subset}.txt")
@@ -188,4 +197,14 @@ def read_fleets(source: str, subset: str, validation: int) -> tuple[Fleet, Fleet
     held = tuple(engine for engine in engines if engine.unit in kept)
     test = read_engines(folder / f"test_{subset}.txt")
     left = read_remaining(folder / f"RUL_{subset}.txt", len(test))
-    return Fleet(training, np.zeros(len(training))), Fleet(held, np.zeros(len(held))), Fleet(test, left)
+    failed = lambda engines: Fleet(engines, np.zeros(len(engines)))  # noqa: E731
+    return {"train": failed(training), "validation": failed(held), "test": Fleet(test, left)}
+
+
+@lru_cache(maxsize=8)
+def prepared_fleet(source: str, subset: str, validation: int, averages: tuple[int, ...], split: Split) -> Fleet:
+    """A fleet as models read it; averages are those from the first flight on, wherever training begins."""
+    fleets = read_fleets(source, subset, validation)
+    scale = standard([engine.rows for engine in fleets["train"].engines])
+    ready = [engine._replace(rows=with_averages(scale.normal(engine.rows), averages)[0]) for engine in fleets[split].engines]
+    return Fleet(tuple(ready), fleets[split].left)

@@ -89,8 +89,11 @@ def row_at(times: NDArray[Any], stamp: str, first: int, place: str) -> int:
 def read_stamped(
     path: str | Path, *, time: str | None = None, value: str | None = None, irregular: bool = False, encoding: str = "utf-8"
 ) -> tuple[NDArray[Any], NDArray[np.float64], str]:
-    """Times [T], values [T], and what is irregular, of a CSV file with a header: times in the first column or `time`, numbers in
-    the second or `value`. Raises UserError as `read_nab`."""
+    """Times [T], values [T], and what is irregular, of a CSV file with a header.
+
+    time: the column of times, by default the first. value: that of numbers, by default the first other one.
+    Raises UserError as `read_nab`.
+    """
     table = read_table(Path(path), encoding)
     names = list(table.columns)
     if len(names) < 2:

@@ -39,8 +39,8 @@ def read_ts(path: str | Path) -> Recordings:
 
     Cases may have other lengths than each other where the header says `@equalLength false` or nothing, and missing values,
     written "?", where it says `@missing true`.
-    Raises UserError, with file, line and reason, for: unknown or malformed lines of the header, time stamps and numeric targets,
-    which are not read; a number of channels or steps other than the header's or than the case's own first channel's; missing
+    Raises UserError, with file, line and reason, for: unknown or malformed lines of the header; time stamps and numeric
+    targets, which are not read; a number of channels or steps other than the header's or than the case's own first channel's; missing
     values where the header denies them; text among the numbers; labels that the header does not list.
     """
     path = Path(path)
