@@ -27,7 +27,8 @@ MAY_IMPORT = {
     "inference": COMPUTES | {"data"},  # a prompt needs the tokenizer
     "training": COMPUTES | {"data", "tasks", "inference"},
     "forecasting": COMPUTES | {"data", "training"},
-    "recipes": COMPUTES | {"data", "tasks", "training", "forecasting"},
+    "detection": COMPUTES | {"data", "training", "forecasting"},
+    "recipes": COMPUTES | {"data", "tasks", "training", "forecasting", "detection"},
     "experiments": COMPUTES | {"data", "tasks", "inference", "training", "recipes"},
     "export": COMPUTES | {"inference", "data"},
     "serving": COMPUTES | {"inference", "data"},

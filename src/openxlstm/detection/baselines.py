@@ -1,8 +1,11 @@
 """Detectors that learn nothing, to be held against. Each takes a series [T] and gives a score from 0 to 1 for each row [T]."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
+from openxlstm.detection.surprise import Surprise, score_of
 from openxlstm.errors import UserError
 
 Array = NDArray[np.float64]
@@ -32,3 +35,14 @@ def moving_z_score(values: Array, window: int) -> Array:
         if away > 1e-12 * max(abs(values[row]), 1.0):
             found[row] = away / (away + deviation)
     return found
+
+
+def last_value(values: Array, training: int, distances: Sequence[int]) -> Array:
+    """The AnomalyDetector with a forecaster that knows nothing: the series stays where it is. What is left is its surprise.
+
+    training: rows whose deviation is the unit. distances: as in DetectorSettings.
+    """
+    x = values / (values[:training].std() or 1.0)
+    surprise = Surprise(len(distances))
+    steps = [[x[row] - x[row - h] if row >= h else np.nan for h in distances] for row in range(len(x))]
+    return np.asarray([score_of(surprise.step(errors)) for errors in steps])

@@ -103,7 +103,8 @@ def gather(scores: Sequence[Array], windows: Sequence[Windows]) -> Corpus:
         named = np.where(inside >= 0, inside + count, -1)
         parts.append((one[scored], values[scored], named[scored], np.full(len(one), number)[scored]))
         count += len(spans)
-    return Corpus(*(np.concatenate(column) for column in zip(*parts)), len(scores), count)  # type: ignore[arg-type]
+    found, values, window, series = (np.concatenate(column) for column in zip(*parts))
+    return Corpus(found, values, window, series, len(scores), count)
 
 
 def nab_score(

@@ -38,18 +38,10 @@ def save(forecaster: "Forecaster", folder: Path) -> None:
     save_tensors(tensors, folder / STREAMS)
     step = forecaster.step
     assert step is not None
-    size = (
-        int(step.size.astype("timedelta64[ns]").astype(np.int64)) if isinstance(step.size, np.timedelta64) else int(step.size)
-    )
     about = {
         "format": FORMAT,
         "settings": dataclasses.asdict(forecaster.settings),
-        "step": {
-            "size": size,
-            "duration": isinstance(step.size, np.timedelta64),
-            "months": step.months,
-            "weekdays": step.weekdays,
-        },
+        "step": step_to_json(step),
         "units": [{"names": names, **unit_to_json(unit)} for names, unit in forecaster.units.items()],
         "covariate_unit": unit_to_json(forecaster.covariate_unit),
         "static_unit": unit_to_json(forecaster.static_unit),
@@ -103,8 +95,14 @@ def unit_from_json(values: dict[str, Any]) -> Unit:
     return Unit(np.asarray(values["offset"], dtype=np.float64), np.asarray(values["scale"], dtype=np.float64))
 
 
+def step_to_json(step: Step) -> dict[str, int | bool]:
+    duration = isinstance(step.size, np.timedelta64)
+    size = step.size.astype("timedelta64[ns]").astype(np.int64) if duration else step.size
+    return {"size": int(size), "duration": duration, "months": step.months, "weekdays": step.weekdays}
+
+
 def step_of(values: dict[str, Any]) -> Step:
-    """The step that `save` wrote."""
+    """The step that `step_to_json` wrote."""
     size = np.timedelta64(values["size"], "ns") if values["duration"] else values["size"]
     return Step(size, months=values["months"], weekdays=values["weekdays"])
 

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from openxlstm.recipes import sensors
 from openxlstm.tasks import TASKS, DynamicsTask, FormalLanguage
 from openxlstm.tasks.images import ImageTask, SequentialMNIST
 from openxlstm.tasks.long_range_arena import ArenaTask
@@ -26,7 +27,7 @@ def task_recipe(name: str) -> RunConfig:
     if issubclass(kind, DynamicsTask):
         return chaos(name)
     if issubclass(kind, SensorTask):
-        return sensors(name)
+        return sensors.small(name)
     return {"mqar": recall, "events": events, "event_stream": events, "listops": list_operations}.get(name, vectors)(name)
 
 
@@ -162,20 +163,3 @@ def chaos(name: str) -> RunConfig:
         schedule=ScheduleConfig(kind="cosine", warmup=50, floor=1 / 600),
         trainer=TrainerConfig(steps=8000, batch_size=8, validate_every=2000, checkpoint_every=1000),
     )
-
-
-def sensors(name: str) -> RunConfig:
-    """Two sLSTM blocks of width 64, whole recordings from their first row: minutes on one core. There are few engines and
-    recordings, hence dropout and noise.
-    """
-    engines = RunConfig(
-        name=name,
-        data=TASKS[name](noise=0.1),  # type: ignore[call-arg]
-        model=ModelSettings(pattern="slstm", dim=64, num_blocks=2, num_heads=4, dropout=0.2, embedding_dropout=0.1),
-        optimizer=OptimizerConfig(lr=3e-3, weight_decay=0.1, beta2=0.99, clip=1.0),
-        schedule=ScheduleConfig(kind="cosine", warmup=30, floor=0.05),
-        trainer=TrainerConfig(steps=400, batch_size=16, validate_every=25, checkpoint_every=100),
-    )
-    if name == "turbofan":
-        return engines
-    return replace(engines, trainer=replace(engines.trainer, steps=300, validate_every=20))

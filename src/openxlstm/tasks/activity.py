@@ -14,7 +14,7 @@ from openxlstm.data.sensors.recordings import Recordings, read_ts
 from openxlstm.data.windows import mix
 from openxlstm.errors import UserError
 from openxlstm.tasks.sensors import SensorTask, Standard, digest, grouped, padded, spelled, standard
-from openxlstm.tasks.task import ACCURACY, Batch, Metric, Signature, Split, nothing_scored
+from openxlstm.tasks.task import ACCURACY, Anchor, Batch, Metric, Signature, Split, nothing_scored
 
 KIND = "activity"
 
@@ -77,6 +77,14 @@ class Activity(SensorTask):
     def chosen_by_loss(self) -> bool:
         """Validation parts are so small that many models get every case right."""
         return True
+
+    @property
+    def anchors(self) -> tuple[Anchor, ...]:
+        """Of BasicMotions: nearest neighbours by Euclidean distance and by dynamic time warping of all channels together."""
+        if self.source and self.parts.train.name != "BasicMotions":
+            return ()
+        known = {"1-NN": 0.675, "1-NN DTW": 0.975}
+        return tuple(Anchor(model, score, "arXiv 1811.00075", checked=False) for model, score in known.items())
 
     def chance(self, length: int) -> float:
         """One of the classes."""

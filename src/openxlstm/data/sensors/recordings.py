@@ -40,8 +40,8 @@ def read_ts(path: str | Path) -> Recordings:
     Cases may have other lengths than each other where the header says `@equalLength false` or nothing, and missing values,
     written "?", where it says `@missing true`.
     Raises UserError, with file, line and reason, for: unknown or malformed lines of the header; time stamps and numeric
-    targets, which are not read; a number of channels or steps other than the header's or than the case's own first channel's; missing
-    values where the header denies them; text among the numbers; labels that the header does not list.
+    targets, which are not read; a number of channels or steps other than the header's or than the case's own first channel's;
+    missing values where the header denies them; text among the numbers; labels that the header does not list.
     """
     path = Path(path)
     lines = lines_of(path)
@@ -108,7 +108,7 @@ def read_case(channels: list[str], header: Header, place: str, steps_before: int
     expected = header.numbers.get("dimensions", 1 if header.switches.get("univariate") else None)
     if not channels or (expected is not None and len(channels) != expected):
         raise UserError(f"{place}: {len(channels)} channels before the label, the header says {expected or 'at least 1'}")
-    rows = []
+    rows: list[list[float]] = []
     for number, channel in enumerate(channels, 1):
         cells = [cell.strip() for cell in channel.split(",")]
         if MISSING in cells and header.switches.get("missing") is not True:
