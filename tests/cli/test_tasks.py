@@ -29,6 +29,8 @@ def test_the_list_has_a_line_for_each(capsys):
         "lra_pathfinder",
         "jsb_chorales",
         "nottingham",
+        "turbofan",
+        "activity",
     ]
 
 

@@ -25,6 +25,8 @@ VERBS = {
     "compare": ("openxlstm.cli.compare", "train several models alike: one table, one figure"),
     "report": ("openxlstm.cli.report", "ask whether the claims about xLSTM hold, and write the evidence"),
     "forecast": ("openxlstm.cli.forecast", "forecast the series of a CSV file"),
+    "detect": ("openxlstm.cli.detect", "find anomalies in a series, from a file or as rows come"),
+    "monitor": ("openxlstm.cli.monitor", "remaining life or activity after each row of sensors"),
     "data": ("openxlstm.cli.data", "prepare and inspect text"),
     "convert": ("openxlstm.cli.convert", "read and write checkpoints of other projects"),
     "recipes": ("openxlstm.cli.recipes", "list the recipes for text"),
@@ -46,8 +48,8 @@ def help_text() -> str:
     start = "\n".join(f"  {command:<36}{what}" for command, what in START)
     verbs = "\n".join(f"  {name:<10}{line}" for name, (_, line) in VERBS.items())
     return (
-        f"openxlstm {__version__}: train xLSTM models and use them\n\n"
-        "usage: openxlstm VERB [options]      (openxlstm VERB --help explains them)\n\n"
+        f"openxlstm {__version__}: train xLSTM models and use them\n"
+        "usage: openxlstm VERB [options]      (openxlstm VERB --help explains them)\n"
         f"start here:\n{start}\n\nverbs:\n{verbs}"
     )
 

@@ -79,7 +79,7 @@ class AnomalyDetector:
         self.model = model
         empty = torch.full((settings.horizon, settings.horizon), torch.nan)
         self.stream = Stream(None, empty, Surprise(len(settings.distances)), step=step)
-        self.training_scores = self._read(numbers)
+        self.training_scores = self._read(numbers)[0]
         self.stream.last = last
         return self
 
@@ -90,6 +90,10 @@ class AnomalyDetector:
     def scores(self, values: Any, times: Any = None) -> Array:
         """Scores [T] of the next rows, those of `score` for one after the other, to rounding. When a row is refused, none of
         them was read."""
+        return self.scores_and_forecasts(values, times)[0]
+
+    def scores_and_forecasts(self, values: Any, times: Any = None) -> tuple[Array, Array]:
+        """The same, and what was forecast for each of these rows after the one before it [T]."""
         stream = self._fitted()
         numbers = checked(values, stream.rows)
         last = self._next_times(times, len(numbers))
@@ -125,14 +129,14 @@ class AnomalyDetector:
             raise UserError("this detector is not fitted: call fit(values) or AnomalyDetector.load(folder) first")
         return self.stream
 
-    def _read(self, numbers: Array) -> Array:
-        """Score and read rows that were checked."""
+    def _read(self, numbers: Array) -> tuple[Array, Array]:
+        """Scores and forecasts of rows that were checked, which are then read."""
         model, unit, stream = self.model, self.unit, self._fitted()
         assert model is not None
         assert unit is not None
         horizon, distances = self.settings.horizon, self.settings.distances
         x = unit.into(numbers[:, None])  # [T, 1]
-        found = np.empty(len(x))
+        found, expected = np.empty(len(x)), np.empty(len(x))
         with torch.no_grad():
             for start in range(0, len(x), chunk := rows_at_a_time(model.config, 1)):
                 part = x[start : start + chunk]
@@ -143,9 +147,10 @@ class AnomalyDetector:
                 errors = (torch.stack(for_now, 1) - part).tolist()  # [T, distances]
                 for place, row in enumerate(errors, start):
                     found[place] = score_of(stream.surprise.step(row))
+                expected[start : start + len(part)] = unit.back(ahead[horizon - 1 : -1, :1])[:, 0]
                 stream.ahead = ahead[-horizon:].clone()
         stream.rows += len(x)
-        return found
+        return found, expected
 
     def _first_times(self, times: Any, rows: int) -> tuple[Step | None, Any]:
         """The step of the training rows, and their last time."""

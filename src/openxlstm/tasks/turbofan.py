@@ -72,7 +72,8 @@ class Turbofan(SensorTask):
 
     @property
     def metric(self) -> Metric:
-        squared = lambda outputs, targets: (self.cap * (outputs - targets)).square().mean(-1)  # noqa: E731
+        """An answer below 0 is taken as 0."""
+        squared = lambda outputs, targets: (self.cap * (outputs.clamp(min=0) - targets)).square().mean(-1)  # noqa: E731
         constant = lambda targets: self.cap**2 * SQUARED_ERROR.constant(targets)  # noqa: E731
         return replace(SQUARED_ERROR, name="RMSE in flights", points=squared, constant=constant, root=True)
 
@@ -81,7 +82,7 @@ class Turbofan(SensorTask):
         """The RMSE where truths are capped as in training, as many papers have it, and the score of the PHM 2008 challenge."""
         plain = self.metric.points
         capped = replace(self.metric, name="RMSE of the capped life", points=lambda o, t: plain(o, t.clamp(max=1.0)))
-        phm = lambda outputs, targets: phm08(self.cap * (outputs - targets)[:, 0])  # noqa: E731
+        phm = lambda outputs, targets: phm08(self.cap * (outputs.clamp(min=0) - targets)[:, 0])  # noqa: E731
         return capped, replace(SQUARED_ERROR, name="PHM08 score", points=phm, total=True)
 
     @property
