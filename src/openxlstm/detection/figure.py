@@ -18,7 +18,7 @@ def draw(
 
     Raises UserError without matplotlib (extra `plot`).
     """
-    fired = np.flatnonzero(scores >= threshold)
+    fired = np.flatnonzero((scores >= threshold) & (np.arange(len(scores)) >= training))
     try:
         with canvas(path, title, (10.0, 5.0)) as figure:
             upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))

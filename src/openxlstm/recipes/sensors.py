@@ -14,8 +14,7 @@ def small(name: str) -> RunConfig:
 def turbofan() -> RunConfig:
     """One sLSTM block that reads each engine from its first flight on.
 
-    A life is a real number, and neither dropout nor the norm before the head, which blur its size, do it any good; what helps
-    against so few engines is weight decay, and to begin anywhere in a life (docs/log.md).
+    Against so few engines weight decay helps, and to begin anywhere in a life; dropout does not (docs/log.md).
     """
     return RunConfig(
         name="turbofan",
