@@ -25,7 +25,7 @@ def lines_of(path: Path) -> list[str]:
 def finite(text: str, place: str, name: str) -> float:
     """A cell as a number; UserError, which begins with the place, for text and for what is not finite."""
     try:
-        value = float(text)
+        value = float(text if "_" not in text else "")  # Python reads 1_000 too
     except ValueError:
         raise UserError(f"{place}: {name} is {text!r}, which is not a number") from None
     if not math.isfinite(value):
