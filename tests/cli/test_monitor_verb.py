@@ -31,6 +31,8 @@ def test_remaining_life_from_training_to_stdin(fan, here, capsys, monkeypatch):
     assert "PHM08 score" in out
     report = json.loads((fan / "report.json").read_text())
     assert set(report["test"]["others"]) == {"RMSE of the capped life", "PHM08 score"}
+    assert cli.main(["eval", str(fan)]) == 0
+    assert "RMSE of the capped life" in capsys.readouterr().out
     assert cli.main(["monitor", str(fan), "fan/test_FD001.txt", "--out", "life.csv", "--json"]) == 0
     summary = json.loads(capsys.readouterr().out)
     assert [one["unit"] for one in summary["units"]] == [1, 2, 3, 4]

@@ -44,10 +44,13 @@ def run_task(args: Any) -> int:
     if args.json:
         print(json.dumps({"run": str(args.run), "task": task.name, "results": [one.to_dict() for one in found]}, indent=2))
         return 0
-    rows = [["lengths", found[0].metric, "guessing", "loss", "answers"]]
+    others = list(found[0].others)
+    rows = [["lengths", found[0].metric, "guessing", "loss", "answers", *others]]
     for one in found:
         parts: list[Any] = [one, *one.by_length] if len(one.by_length) > 1 else [one]
         for part in parts:
-            rows.append([part.lengths, f"{part.score:.4f}", f"{part.guess:.4f}", f"{part.loss:.4f}", f"{part.num_targets:,}"])
+            more = [f"{part.others[name]:.4f}" if part is one else "" for name in others]
+            shown = [f"{number:.4f}" for number in (part.score, part.guess, part.loss)]
+            rows.append([part.lengths, *shown, f"{part.num_targets:,}", *more])
     print(columns(rows))
     return 0
