@@ -197,3 +197,8 @@ def test_text_in_a_column_of_numbers(tmp_path):
         read_stamped(file)
     with pytest.raises(UserError, match=r"a\.csv, line 2: 'more' is 'x', which is not a number"):
         read_stamped(file, value="more")
+
+
+def test_a_file_without_a_header(tmp_path):
+    with pytest.raises(UserError, match=r"a\.csv, line 1: 2014-01-01,1\.5 is no header; the first line must name the columns"):
+        read_stamped(write(tmp_path / "a.csv", ["2014-01-01,1.5", "2014-01-02,2"]))

@@ -16,7 +16,7 @@ ROWS, WINDOW = 100, (40, 49)  # 15 rows are not scored; 10 rows in the window
 
 
 def s(y):
-    """The scaled sigmoid of the paper (eq. 1)."""
+    """The scaled sigmoid of the benchmark."""
     return 2 / (1 + math.exp(5 * y)) - 1
 
 

@@ -14,7 +14,7 @@ class Surprise:
     """An error is compared with the mean of all errors before it at the same distance; their mean over the distances is the
     surprise of a row, and its score the deviations z that it is above all surprises before.
 
-    The idea is that of the likelihood of Lavin and Ahmad (ICMLA 2015, section III.B), with errors of real numbers at several
+    The idea is that of the likelihood of Lavin and Ahmad (ICMLA 2015), with errors of real numbers at several
     distances in place of one between bit patterns, and all rows in place of a window: what was unusual twice is less so then.
     """
 

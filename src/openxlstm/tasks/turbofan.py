@@ -181,7 +181,7 @@ class Turbofan(SensorTask):
 
 def phm08(late: Tensor) -> Tensor:
     """Points of the PHM 2008 challenge for a life that was forecast so many flights too long: exp(late / 10) - 1, and
-    exp(-late / 13) - 1 where it was too short (Saxena et al., PHM 2008, eq. 11)."""
+    exp(-late / 13) - 1 where it was too short (Saxena et al., PHM 2008)."""
     return torch.where(late < 0, torch.exp(-late / 13), torch.exp(late / 10)) - 1
 
 

@@ -96,6 +96,8 @@ def read_stamped(
     """
     table = read_table(Path(path), encoding)
     names = list(table.columns)
+    if any(is_number(name) for name in names):
+        raise UserError(f"{table.source}, line 1: {','.join(names)} is no header; the first line must name the columns")
     if len(names) < 2:
         raise UserError(f"{table.source}: one column; expected times and numbers, such as {STAMP},{VALUE}")
     time = time or names[0]
@@ -104,6 +106,15 @@ def read_stamped(
     if not irregular:
         find_step(table, times, np.arange(len(times)), "equal")
     return times, values, oddities(table, times)
+
+
+def is_number(text: str) -> bool:
+    """Whether it reads as one."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return text.lower() not in ("nan", "inf", "infinity")  # these may be names
 
 
 def oddities(table: Table, times: NDArray[Any]) -> str:
