@@ -1,6 +1,8 @@
 """The score of the Numenta Anomaly Benchmark.
 
-Lavin and Ahmad, "Evaluating Real-time Anomaly Detection Algorithms: the Numenta Anomaly Benchmark", ICMLA 2015. A detector gives a number from 0 to 1 for each row; rows at or above a threshold are detections. In a window around an anomaly
+Lavin and Ahmad, "Evaluating Real-time Anomaly Detection Algorithms: the Numenta Anomaly Benchmark", ICMLA 2015.
+
+A detector gives a number from 0 to 1 for each row; rows at or above a threshold are detections. In a window around an anomaly
 only the best detection counts, and the earlier it is the more; outside, each one costs, the less the nearer it is behind a
 window. A window without a detection costs too. The threshold is the best one for the corpus as a whole, in each profile.
 """
