@@ -235,7 +235,8 @@ SENTIMENT_OF = {"0": "negative", "1": "positive"}
 class SST2(TextClassification):
     """Is a sentence of a film review positive? Stanford Sentiment Treebank, sentences and phrases.
 
-    Socher et al. 2013: 6,920 training sentences and 67,349 phrases of them. Validation and test are the published sentences (872 and 1,821); phrases are those of GLUE's training
+    Socher et al. 2013: 6,920 training sentences and 67,349 phrases of them. Validation and test are the published sentences
+    (872 and 1,821); phrases are those of GLUE's training
     file, which come from training sentences.
 
     source: the folder with stsa.binary.train, .dev and .test (or with them in sentences/), and for phrases GLUE's train.tsv
