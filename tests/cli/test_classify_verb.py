@@ -14,7 +14,8 @@ from reviews import write_sst2, write_table
 
 FAST = [
     "--trainer.threads=1", "--trainer.batch_size=16", "--model.dim=16", "--model.num_heads=2", "--model.dropout=0",
-    "--model.embedding_dropout=0.1", "--optimizer.lr=1e-2", "--schedule.warmup=5",
+    "--model.embedding_dropout=0.1", "--optimizer.lr=1e-2", "--optimizer.weight_decay=0.1", "--schedule.warmup=5",
+    "--data.token_dropout=0",
 ]  # fmt: skip
 
 
@@ -23,7 +24,7 @@ def run(tmp_path_factory):
     """A run long enough to learn which words are good."""
     folder = tmp_path_factory.mktemp("sst2")
     write_sst2(folder / "data")
-    options = [*FAST, "--trainer.steps=60", "--trainer.validate_every=20"]
+    options = [*FAST, "--trainer.steps=80", "--trainer.validate_every=20"]
     assert main(["train", "sst2", "--data", str(folder / "data"), "--run-dir", str(folder / "run"), *options]) == 0
     return folder / "run"
 
