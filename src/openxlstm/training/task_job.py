@@ -89,6 +89,7 @@ class TaskJob(Job):
         }
 
     def save(self, folder: Path) -> None:
+        super().save(folder)
         if self.task.beside:
             write_json(folder / "sensors.json", self.task.beside)
 
