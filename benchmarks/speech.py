@@ -31,7 +31,7 @@ from openxlstm.recipes import recipe
 from openxlstm.tasks.speech import DIGITS, DigitSequences, by_speaker, uniform
 from openxlstm.training import RunConfig
 from openxlstm.training.compare import compare
-from openxlstm.training.evaluate_speech import word_edits
+from openxlstm.training.evaluation.speech import word_edits
 from openxlstm.training.record import environment, write_json
 
 PIECE = 0.1  # seconds, of a live stream

@@ -23,7 +23,7 @@ from openxlstm.models.patterns import split_names
 from openxlstm.recipes import recipe
 from openxlstm.training import RunConfig, train
 from openxlstm.training.compare import slug, variant
-from openxlstm.training.job import open_job
+from openxlstm.training.jobs.job import open_job
 from openxlstm.training.options import override, split_arguments
 from openxlstm.training.record import write_json
 

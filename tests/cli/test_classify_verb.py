@@ -8,7 +8,7 @@ import torch
 
 from openxlstm.cli.main import main
 from openxlstm.inference.classify import TextClassifier
-from openxlstm.training.evaluate_classifier import answers
+from openxlstm.training.evaluation.classifier import answers
 from openxlstm.training.run import load_config
 from reviews import write_sst2, write_table
 
@@ -57,7 +57,7 @@ def test_the_report_and_what_lies_beside_the_model(run):
 
 def test_the_saved_model_is_the_calibrated_one(run):
     """Its likelihood on validation cannot be raised by another temperature."""
-    from openxlstm.training.calibration import best_temperature
+    from openxlstm.training.evaluation.calibration import best_temperature
 
     model = TextClassifier.load(run).model
     temperature = best_temperature(*answers(model, load_config(run).data, "validation"))

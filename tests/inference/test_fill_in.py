@@ -13,7 +13,7 @@ from openxlstm.errors import UserError
 from openxlstm.inference import Sampling, fill_in, load_run
 from openxlstm.recipes import recipe
 from openxlstm.training import OptimizerConfig, TrainerConfig, train
-from openxlstm.training.evaluate_fill_in import evaluate_fill_in
+from openxlstm.training.evaluation.fill_in import evaluate_fill_in
 from openxlstm.training.loss import TokenLoss
 
 

@@ -8,8 +8,8 @@ from torch import nn
 from openxlstm.errors import UserError
 from openxlstm.tasks import TASKS, DynamicsTask
 from openxlstm.tasks.free_run import normalised_error, spectrum_distance, valid_steps
-from openxlstm.training.autoregression import LinearAutoregression
-from openxlstm.training.evaluate_dynamics import evaluate_dynamics, linear_runs, scores
+from openxlstm.training.evaluation.autoregression import LinearAutoregression
+from openxlstm.training.evaluation.dynamics import evaluate_dynamics, linear_runs, scores
 
 NAMES = [name for name, kind in TASKS.items() if issubclass(kind, DynamicsTask)]
 SMALL = {"train_trajectories": 4, "train_samples": 60, "train_length": 20, "validation_trajectories": 2}

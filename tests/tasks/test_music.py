@@ -10,7 +10,7 @@ import torch
 from openxlstm import SequenceConfig, SequenceModel
 from openxlstm.errors import UserError
 from openxlstm.tasks import BITS, TASKS
-from openxlstm.training.evaluate_task import evaluate_task, task_loss
+from openxlstm.training.evaluation.task import evaluate_task, task_loss
 from pianorolls import write_pieces
 
 

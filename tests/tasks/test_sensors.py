@@ -13,7 +13,7 @@ from openxlstm import SequenceConfig, SequenceModel
 from openxlstm.errors import UserError
 from openxlstm.tasks import TASKS
 from openxlstm.tasks.turbofan import phm08
-from openxlstm.training.evaluate_task import evaluate_task
+from openxlstm.training.evaluation.task import evaluate_task
 from sensorfiles import write_engines, write_recordings
 
 

@@ -7,7 +7,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from openxlstm.training.calibration import Bin, best_temperature, calibration_error, confusion, divide_head, reliability
+from openxlstm.training.evaluation.calibration import (
+    Bin,
+    best_temperature,
+    calibration_error,
+    confusion,
+    divide_head,
+    reliability,
+)
 
 
 def drawn(number, classes, sharpness, seed=0):

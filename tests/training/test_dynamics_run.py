@@ -14,7 +14,7 @@ from openxlstm.inference.free_run import free_run
 from openxlstm.recipes import recipe
 from openxlstm.training import train
 from openxlstm.training.compare import compare
-from openxlstm.training.evaluate_dynamics import evaluate_dynamics, model_runs
+from openxlstm.training.evaluation.dynamics import evaluate_dynamics, model_runs
 from openxlstm.training.run import load_config
 
 

@@ -10,7 +10,7 @@ from openxlstm.models.config import LanguageModelConfig
 from openxlstm.models.language import LanguageModel
 from openxlstm.training import evaluate
 from openxlstm.training import loss as loss_module
-from openxlstm.training.evaluate import count_tokens
+from openxlstm.training.evaluation.text import count_tokens
 from openxlstm.training.loss import TokenLoss
 
 DOCUMENTS = ["first document, a short one", "the second, ünïcode and more of it " * 3, "third"]

@@ -12,9 +12,9 @@ from openxlstm.errors import UserError
 from openxlstm.recipes import recipe
 from openxlstm.training import train
 from openxlstm.training.config import build_pairs_config, build_sequence_config
-from openxlstm.training.evaluate_pairs import evaluate_pairs
+from openxlstm.training.evaluation.pairs import evaluate_pairs
+from openxlstm.training.jobs.pairs import PairBatches, PairsJob
 from openxlstm.training.loss import PairLoss
-from openxlstm.training.pairs_job import PairBatches, PairsJob
 from wordpairs import write_summaries, write_translations
 
 for package in ("tokenizers", "sacrebleu", "rouge_score"):

@@ -10,8 +10,8 @@ from openxlstm.recipes import recipe
 from openxlstm.tasks import ProgramEvaluation
 from openxlstm.training import train
 from openxlstm.training.compare import compare
+from openxlstm.training.jobs.programs import table
 from openxlstm.training.loss import TaskLoss
-from openxlstm.training.program_job import table
 from openxlstm.training.run import load_config
 
 

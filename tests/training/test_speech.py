@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from openxlstm.data.windows import IGNORE
-from openxlstm.training.evaluate_speech import character_edits, guess, word_edits
+from openxlstm.training.evaluation.speech import character_edits, guess, word_edits
 from openxlstm.training.loss import transcript_loss
 
 

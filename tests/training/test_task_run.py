@@ -14,10 +14,10 @@ from openxlstm.tasks import TASKS
 from openxlstm.tasks.generated import length_range
 from openxlstm.training import RunConfig, TrainerConfig, train
 from openxlstm.training.config import build_sequence_config, with_values
-from openxlstm.training.evaluate_task import evaluate_task
+from openxlstm.training.evaluation.task import evaluate_task
+from openxlstm.training.jobs.task import TaskBatches, TaskJob
 from openxlstm.training.loss import TaskLoss
 from openxlstm.training.run import load_config
-from openxlstm.training.task_job import TaskBatches, TaskJob
 
 SMALL = {
     "parity": {"train_length": "3-9", "eval_length": "6-20", "report_lengths": ("30",)},

@@ -99,7 +99,7 @@ def run(argv: Sequence[str]) -> int:
     loaded = load(args)
 
     from openxlstm.inference.load import run_settings
-    from openxlstm.training.evaluate import count_tokens, evaluate
+    from openxlstm.training.evaluation.text import count_tokens, evaluate
 
     trained = run_settings(loaded.folder.parent)
     text, part, about = open_text(args, loaded, trained)
@@ -192,7 +192,7 @@ def check_same_tokenizer(text: Any, model: Any, source: str) -> None:
 
 def num_words(text: Any, part: str) -> int | None:
     """Words and line ends of the part, where tokens are words or pieces of them and word perplexity means something."""
-    from openxlstm.training.baselines import word_count
+    from openxlstm.training.evaluation.baselines import word_count
 
     tokens, tokenizer = text.split(part), text.tokenizer
     if tokenizer.kind not in ("words", "bpe"):

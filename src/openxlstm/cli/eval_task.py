@@ -27,7 +27,7 @@ def run_task(args: Any) -> int:
     from openxlstm.cli.generate import load_of_task
     from openxlstm.inference.load import model_folder
     from openxlstm.tasks import SequencePairs, Split, Task, TextClassification
-    from openxlstm.training.classifier_job import confusion_lines
+    from openxlstm.training.jobs.classifier import confusion_lines
     from openxlstm.training.run import load_config
 
     for name in TEXT_ONLY:
@@ -72,11 +72,11 @@ def evaluation_of(task: Any) -> Any:
     """The function that scores a model of the task."""
     from openxlstm.tasks import DynamicsTask, SequencePairs, TextClassification
     from openxlstm.tasks.speech import DigitSequences
-    from openxlstm.training.evaluate_classifier import evaluate_classifier
-    from openxlstm.training.evaluate_dynamics import evaluate_dynamics
-    from openxlstm.training.evaluate_pairs import evaluate_pairs
-    from openxlstm.training.evaluate_speech import evaluate_speech
-    from openxlstm.training.evaluate_task import evaluate_task
+    from openxlstm.training.evaluation.classifier import evaluate_classifier
+    from openxlstm.training.evaluation.dynamics import evaluate_dynamics
+    from openxlstm.training.evaluation.pairs import evaluate_pairs
+    from openxlstm.training.evaluation.speech import evaluate_speech
+    from openxlstm.training.evaluation.task import evaluate_task
 
     kinds = {
         SequencePairs: evaluate_pairs,

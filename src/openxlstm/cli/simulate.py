@@ -151,7 +151,7 @@ def table(found: Any, truth: Any, task: Any, lyapunov_steps: float) -> str:
 
 def draw(path: Path, title: str, physical: Any, truth: Any, task: Any, summary: dict[str, Any]) -> None:
     """The first channel over time and the attractor, in the units of the system."""
-    from openxlstm.training.dynamics_figure import draw_attractor, draw_series
+    from openxlstm.training.jobs.dynamics_figure import draw_attractor, draw_series
     from openxlstm.training.record import canvas
 
     known = None if truth is None else task.scale.physical(truth)

@@ -1,5 +1,6 @@
 """A run for every task, with settings that learn fast on one CPU core. Models and lengths are there to be changed."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from openxlstm.recipes import sensors
@@ -17,28 +18,19 @@ from openxlstm.training.config import ModelSettings, OptimizerConfig, RunConfig,
 def task_recipe(name: str) -> RunConfig:
     """The run for one of `openxlstm.tasks.TASKS`, under the name of the task."""
     kind = TASKS[name]
-    if issubclass(kind, FormalLanguage):
-        return formal_language(name)
-    if issubclass(kind, SequentialMNIST):
-        return images(name)
-    if issubclass(kind, ImageTask):
-        return pictures(name)
-    if issubclass(kind, ArenaTask):
-        return arena(name)
-    if issubclass(kind, PianoRoll):
-        return music(name)
-    if issubclass(kind, SpeechTask):
-        return speech(name)
-    if issubclass(kind, DynamicsTask):
-        return chaos(name)
-    if issubclass(kind, Summaries):
-        return summaries(name)
-    if issubclass(kind, SequencePairs):
-        return translation(name)
-    if issubclass(kind, TextClassification):
-        return classification(name)
-    if issubclass(kind, SensorTask):
-        return sensors.small(name)
+    families: dict[type, Callable[[str], RunConfig]] = {  # the first that fits
+        FormalLanguage: formal_language,
+        SequentialMNIST: images,
+        ImageTask: pictures,
+        ArenaTask: arena,
+        PianoRoll: music,
+        SpeechTask: speech,
+        DynamicsTask: chaos,
+        Summaries: summaries,
+        SequencePairs: translation,
+        TextClassification: classification,
+        SensorTask: sensors.small,
+    }
     own = {
         "mqar": recall,
         "events": events,
@@ -46,7 +38,8 @@ def task_recipe(name: str) -> RunConfig:
         "listops": list_operations,
         "program_evaluation": programs,
     }
-    return own.get(name, vectors)(name)
+    family = next((make for of, make in families.items() if issubclass(kind, of)), vectors)
+    return own.get(name, family)(name)
 
 
 def formal_language(name: str) -> RunConfig:

@@ -11,8 +11,8 @@ from openxlstm.training.config import (
     TrainerConfig,
     build_model_config,
 )
-from openxlstm.training.evaluate import Evaluation, evaluate
-from openxlstm.training.evaluate_task import TaskEvaluation, evaluate_task
+from openxlstm.training.evaluation.task import TaskEvaluation, evaluate_task
+from openxlstm.training.evaluation.text import Evaluation, evaluate
 from openxlstm.training.optimizer import build_optimizer, parameter_groups
 from openxlstm.training.run import RunResult, train
 from openxlstm.training.schedule import lr_factor

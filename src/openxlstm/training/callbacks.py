@@ -17,7 +17,7 @@ from torch import Tensor
 
 from openxlstm.ops.state import leaves
 from openxlstm.training import checkpoint
-from openxlstm.training.job import Measured
+from openxlstm.training.jobs.job import Measured
 from openxlstm.training.module import StepResult, TrainingModule
 from openxlstm.training.progress import Progress
 from openxlstm.training.record import Metrics

@@ -129,7 +129,7 @@ def compare(
     ones are resumed. Several comparisons may share `cells`. Writes compare.json, compare.md and compare.png to `folder`.
     """
     from openxlstm.models.count import count_parameters
-    from openxlstm.training.job import open_job
+    from openxlstm.training.jobs.job import open_job
 
     if not models:
         raise UserError("compare needs at least one model")

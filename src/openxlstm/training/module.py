@@ -10,7 +10,7 @@ from openxlstm.errors import UserError
 from openxlstm.layers.attention import keep_recent
 from openxlstm.ops.state import detach, leaves, map_state
 from openxlstm.training.config import RunConfig
-from openxlstm.training.evaluate import some
+from openxlstm.training.evaluation.text import some
 from openxlstm.training.loss import autocast
 from openxlstm.training.optimizer import build_optimizer
 from openxlstm.training.schedule import lr_factor

@@ -22,10 +22,10 @@ import torch
 from openxlstm.errors import UserError, missing_extra
 from openxlstm.training import checkpoint
 from openxlstm.training.config import RunConfig, with_values
-from openxlstm.training.job import Job, open_job
+from openxlstm.training.jobs.job import Job, open_job
+from openxlstm.training.jobs.text import batches, cache_dir, new_model
 from openxlstm.training.progress import note
 from openxlstm.training.record import COLUMNS, Metrics, environment, read_metrics, write_json
-from openxlstm.training.text_job import batches, cache_dir, new_model
 from openxlstm.training.tuning import tune_cpu
 
 __all__ = ["RunResult", "batches", "cache_dir", "load_config", "new_model", "train"]

@@ -11,9 +11,9 @@ from openxlstm.data.windows import mix
 from openxlstm.errors import UserError
 from openxlstm.tasks import Batch, SequencePairs
 from openxlstm.training.config import ModelSettings, RunConfig, build_pairs_config
-from openxlstm.training.evaluate_pairs import PairsEvaluation, evaluate_pairs
+from openxlstm.training.evaluation.pairs import PairsEvaluation, evaluate_pairs
+from openxlstm.training.jobs.task import TaskJob, spell_anchors
 from openxlstm.training.loss import PairLoss
-from openxlstm.training.task_job import TaskJob, spell_anchors
 
 
 class PairBatches:

@@ -8,12 +8,12 @@ import torch
 from torch import nn
 
 from openxlstm.tasks import Split, TextClassification
-from openxlstm.training.calibration import best_temperature, calibration_error, divide_head, reliability
-from openxlstm.training.classifier_figure import classifier_figure
 from openxlstm.training.config import ModelSettings, RunConfig, build_classifier_config
-from openxlstm.training.evaluate_classifier import ClassifierEvaluation, answers, evaluate_classifier, score_answers
+from openxlstm.training.evaluation.calibration import best_temperature, calibration_error, divide_head, reliability
+from openxlstm.training.evaluation.classifier import ClassifierEvaluation, answers, evaluate_classifier, score_answers
+from openxlstm.training.jobs.classifier_figure import classifier_figure
+from openxlstm.training.jobs.task import TaskJob
 from openxlstm.training.loss import ClassifierLoss
-from openxlstm.training.task_job import TaskJob
 
 
 class ClassifierJob(TaskJob):

@@ -12,11 +12,11 @@ from openxlstm.data import PreparedText, RandomWindows, SequentialStreams, TextC
 from openxlstm.data.fill_in import FillInWindows
 from openxlstm.data.tokenizer import fingerprint
 from openxlstm.errors import UserError
-from openxlstm.training.baselines import Squeezed, split_text, word_count, xz
 from openxlstm.training.config import ModelSettings, RunConfig, build_model_config
-from openxlstm.training.evaluate import Evaluation, count_tokens, evaluate
-from openxlstm.training.evaluate_fill_in import FillInEvaluation, evaluate_fill_in
-from openxlstm.training.job import Job
+from openxlstm.training.evaluation.baselines import Squeezed, split_text, word_count, xz
+from openxlstm.training.evaluation.fill_in import FillInEvaluation, evaluate_fill_in
+from openxlstm.training.evaluation.text import Evaluation, count_tokens, evaluate
+from openxlstm.training.jobs.job import Job
 from openxlstm.training.loss import TokenLoss
 from openxlstm.training.progress import note
 from openxlstm.training.record import loss_figure

@@ -93,24 +93,22 @@ def open_job(config: RunConfig, say: Callable[[str], None] | None = None) -> Job
     from openxlstm.data import TextConfig, prepare
     from openxlstm.tasks import DynamicsTask, ProgramEvaluation, SequencePairs, TextClassification
     from openxlstm.tasks.speech import DigitSequences
-    from openxlstm.training.classifier_job import ClassifierJob
-    from openxlstm.training.dynamics_job import DynamicsJob
-    from openxlstm.training.pairs_job import PairsJob
-    from openxlstm.training.program_job import ProgramJob
-    from openxlstm.training.speech_job import SpeechJob
-    from openxlstm.training.task_job import TaskJob
-    from openxlstm.training.text_job import TextJob, cache_dir
+    from openxlstm.training.jobs.classifier import ClassifierJob
+    from openxlstm.training.jobs.dynamics import DynamicsJob
+    from openxlstm.training.jobs.pairs import PairsJob
+    from openxlstm.training.jobs.programs import ProgramJob
+    from openxlstm.training.jobs.speech import SpeechJob
+    from openxlstm.training.jobs.task import TaskJob
+    from openxlstm.training.jobs.text import TextJob, cache_dir
 
     if isinstance(config.data, TextConfig):
         return TextJob(config, prepare(config.data, cache_dir(), report=say))
-    if isinstance(config.data, DynamicsTask):
-        return DynamicsJob(config, config.data)
-    if isinstance(config.data, TextClassification):
-        return ClassifierJob(config, config.data)
-    if isinstance(config.data, ProgramEvaluation):
-        return ProgramJob(config, config.data)
-    if isinstance(config.data, DigitSequences):
-        return SpeechJob(config, config.data)
-    if isinstance(config.data, SequencePairs):
-        return PairsJob(config, config.data)
-    return TaskJob(config, config.data)
+    kinds: dict[type, Any] = {
+        DynamicsTask: DynamicsJob,
+        TextClassification: ClassifierJob,
+        ProgramEvaluation: ProgramJob,
+        DigitSequences: SpeechJob,
+        SequencePairs: PairsJob,
+    }
+    job = next((job for kind, job in kinds.items() if isinstance(config.data, kind)), TaskJob)
+    return job(config, config.data)

@@ -9,7 +9,7 @@ from torch import nn
 
 from openxlstm.inference.translate import Translator
 from openxlstm.tasks import SequencePairs, Split
-from openxlstm.training.evaluate_task import LengthScore, TaskEvaluation
+from openxlstm.training.evaluation.task import LengthScore, TaskEvaluation
 from openxlstm.training.loss import PairLoss, autocast
 
 

@@ -9,10 +9,10 @@ from torch import nn
 
 from openxlstm.tasks.dynamics import DynamicsTask
 from openxlstm.training.config import RunConfig
-from openxlstm.training.dynamics_figure import dynamics_figure
-from openxlstm.training.evaluate_dynamics import DynamicsEvaluation, evaluate_dynamics, linear_runs, model_runs, scores
-from openxlstm.training.readout import refit_head
-from openxlstm.training.task_job import TaskJob
+from openxlstm.training.evaluation.dynamics import DynamicsEvaluation, evaluate_dynamics, linear_runs, model_runs, scores
+from openxlstm.training.evaluation.readout import refit_head
+from openxlstm.training.jobs.dynamics_figure import dynamics_figure
+from openxlstm.training.jobs.task import TaskJob
 
 
 class DynamicsJob(TaskJob):

@@ -11,7 +11,7 @@ from openxlstm.errors import missing_extra
 from openxlstm.inference.ctc import decode
 from openxlstm.tasks import Split
 from openxlstm.tasks.speech import DIGITS, WORD_ERRORS, DigitSequences, TranscriptBatch
-from openxlstm.training.evaluate_task import LengthScore, TaskEvaluation
+from openxlstm.training.evaluation.task import LengthScore, TaskEvaluation
 from openxlstm.training.loss import TranscriptLoss, autocast, transcript_loss
 
 

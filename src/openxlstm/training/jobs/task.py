@@ -11,8 +11,8 @@ from openxlstm.data.windows import mix, share
 from openxlstm.errors import UserError
 from openxlstm.tasks import Batch, Task
 from openxlstm.training.config import ModelSettings, RunConfig, build_sequence_config
-from openxlstm.training.evaluate_task import TaskEvaluation, evaluate_task, task_loss
-from openxlstm.training.job import Job
+from openxlstm.training.evaluation.task import TaskEvaluation, evaluate_task, task_loss
+from openxlstm.training.jobs.job import Job
 from openxlstm.training.record import task_figure, write_json
 
 

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from openxlstm.tasks import Split, TextClassification
-from openxlstm.training.calibration import Bin, calibration_error, confusion, reliability
-from openxlstm.training.evaluate_task import LengthScore, TaskEvaluation, measured
+from openxlstm.training.evaluation.calibration import Bin, calibration_error, confusion, reliability
+from openxlstm.training.evaluation.task import LengthScore, TaskEvaluation, measured
 from openxlstm.training.loss import ClassifierLoss, autocast, target_loss
 
 

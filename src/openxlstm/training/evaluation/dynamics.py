@@ -12,8 +12,8 @@ from openxlstm.inference.free_run import free_run
 from openxlstm.tasks import Split
 from openxlstm.tasks.dynamics import DynamicsTask
 from openxlstm.tasks.free_run import spectrum_distance, valid_steps
-from openxlstm.training.autoregression import LinearAutoregression
-from openxlstm.training.evaluate_task import LengthScore, TaskEvaluation, evaluate_task
+from openxlstm.training.evaluation.autoregression import LinearAutoregression
+from openxlstm.training.evaluation.task import LengthScore, TaskEvaluation, evaluate_task
 from openxlstm.training.loss import TaskLoss, autocast
 
 ORDERS = (1, 2, 4, 8, 16)

@@ -7,8 +7,8 @@ from typing import Any
 from torch import nn
 
 from openxlstm.tasks.program_evaluation import ProgramEvaluation
+from openxlstm.training.jobs.task import TaskJob
 from openxlstm.training.record import canvas, draw_losses
-from openxlstm.training.task_job import TaskJob
 
 
 class ProgramJob(TaskJob):

@@ -7,9 +7,9 @@ from torch import nn
 
 from openxlstm.tasks.speech import DigitSequences
 from openxlstm.training.config import RunConfig
-from openxlstm.training.evaluate_speech import SpeechEvaluation, evaluate_speech, jiwer_package
+from openxlstm.training.evaluation.speech import SpeechEvaluation, evaluate_speech, jiwer_package
+from openxlstm.training.jobs.task import TaskJob
 from openxlstm.training.loss import TranscriptLoss
-from openxlstm.training.task_job import TaskJob
 
 BEAM = 8  # width of the search in reports
 

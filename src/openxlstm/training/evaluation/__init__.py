@@ -1,0 +1,1 @@
+"""Scores of trained models, one file a kind of task, and what they are compared with."""
