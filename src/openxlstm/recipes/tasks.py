@@ -191,7 +191,9 @@ def speech(name: str) -> RunConfig:
         ),
         optimizer=OptimizerConfig(lr=5e-3 if single else 2.5e-3, weight_decay=0.1, beta2=0.99, clip=1.0),
         schedule=ScheduleConfig(kind="cosine", warmup=50, floor=0.01),
-        trainer=TrainerConfig(steps=1500, batch_size=32 if single else 16, validate_every=250, checkpoint_every=250),
+        trainer=TrainerConfig(
+            steps=1500 if single else 3000, batch_size=32 if single else 16, validate_every=250, checkpoint_every=250
+        ),
     )
 
 

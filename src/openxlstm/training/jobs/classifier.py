@@ -55,16 +55,9 @@ class ClassifierJob(TaskJob):
             found[split] = score_answers(self.task, split, lengths, logits, targets)
             before[split] = calibration_error(reliability(logits * temperature, targets))
         return {
-            "task": self.task.name,
-            "train_length": self.task.trained,
-            "validation_line": found["validation"].line(),
-            "validation": found["validation"].to_dict(),
-            "test_line": found["test"].line(),
-            "test": found["test"].to_dict(),
-            "other_lengths": [],
+            **self.told(found["validation"], found["test"]),
             "temperature": temperature,
             "calibration_error_before": before,
-            "anchors": [anchor._asdict() for anchor in self.task.anchors],
         }
 
     def lines(self, report: Mapping[str, Any]) -> Iterator[str]:

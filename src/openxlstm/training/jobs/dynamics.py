@@ -40,14 +40,7 @@ class DynamicsJob(TaskJob):
         order, linear = linear_runs(self.task)
         line = scores(self.task, linear, self.task.truth("test")[:, self.task.warmup :])
         return {
-            "task": self.task.name,
-            "train_length": self.task.trained,
-            "validation_line": found.line(),
-            "validation": found.to_dict(),
-            "test_line": test.line(),
-            "test": test.to_dict(),
-            "other_lengths": [],
-            "anchors": [],
+            **self.told(found, test),
             "baselines": {
                 "linear autoregression": {
                     "order": order,

@@ -101,17 +101,10 @@ class PairsJob(TaskJob):
         greedy = self._evaluate(loss, "test", rank, world, beam=1)
         test = self._evaluate(loss, "test", rank, world)
         return {
-            "task": self.task.name,
-            "train_length": self.task.trained,
-            "validation_line": found.line(),
-            "validation": found.to_dict(),
-            "test_line": test.line(),
-            "test": test.to_dict(),
+            **self.told(found, test),
             "greedy_line": greedy.line(),
             "greedy": greedy.to_dict(),
             "scored_by": self.task.scored_by(),
-            "other_lengths": [],
-            "anchors": [anchor._asdict() for anchor in self.task.anchors],
             "baselines": {self.task.baseline: {"score": test.guess}},
         }
 

@@ -36,17 +36,7 @@ class SpeechJob(TaskJob):
         found = self.validate(loss, rank, world)
         tests = [evaluate_speech(loss, self.task, "test", lengths, **settings) for lengths in self.task.reports]
         searched = evaluate_speech(loss, self.task, "test", self.task.reports[0], beam=BEAM, **settings)
-        return {
-            "task": self.task.name,
-            "train_length": self.task.trained,
-            "validation_line": found.line(),
-            "validation": found.to_dict(),
-            "test_line": tests[0].line(),
-            "test": tests[0].to_dict(),
-            "other_lengths": [test.to_dict() for test in tests[1:]],
-            "beam": searched.to_dict(),
-            "anchors": [],
-        }
+        return {**self.told(found, *tests), "beam": searched.to_dict()}
 
     def lines(self, report: Mapping[str, Any]) -> Iterator[str]:
         yield from super().lines(report)

@@ -77,11 +77,15 @@ class TaskJob(Job):
             evaluate_task(loss, self.task, "test", lengths, precision=precision, rank=rank, world_size=world)
             for lengths in self.task.reports
         ]
+        return self.told(found, *tests)
+
+    def told(self, validation: TaskEvaluation, *tests: TaskEvaluation) -> dict[str, Any]:
+        """What the report of every task has. tests: that of the task's own lengths, then those of others."""
         return {
             "task": self.task.name,
             "train_length": self.task.trained,
-            "validation_line": found.line(),
-            "validation": found.to_dict(),
+            "validation_line": validation.line(),
+            "validation": validation.to_dict(),
             "test_line": tests[0].line(),
             "test": tests[0].to_dict(),
             "other_lengths": [test.to_dict() for test in tests[1:]],
