@@ -103,10 +103,12 @@ def _run(program: str, limits: Limits, without: tuple[str, ...]) -> tuple[tuple[
         finally:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(process.pid, signal.SIGKILL)
-            process.kill()
-            code = process.wait()
+            os.kill(process.pid, signal.SIGKILL)  # not process.kill(), which may reap it
+            _, status, used = os.wait4(process.pid, 0)
+            process.returncode = code = os.waitstatus_to_exitcode(status)
             assert process.stdout is not None
             process.stdout.close()
+    late = late or used.ru_utime + used.ru_stime >= limits.seconds  # the kernel kills who catches the first signal
     return _judge(said, number, late, code, limits)
 
 
