@@ -1,0 +1,68 @@
+"""benchmarks/applications.py: commands, what is not there, tables on one page."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+
+FILE = Path(__file__).parents[1] / "benchmarks" / "applications.py"
+QUICK = ("--trainer.steps=2", "--trainer.batch_size=4", "--model.dim=16", "--data.eval_length=5-12", "--data.test_samples=16")
+
+
+@pytest.fixture
+def benchmark():
+    spec = importlib.util.spec_from_file_location("applications", FILE)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["applications"] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules["applications"]
+
+
+def run(benchmark, monkeypatch, *words):
+    monkeypatch.setattr(sys, "argv", ["applications.py", *map(str, words)])
+    return benchmark.main()
+
+
+def test_every_part_has_a_command(benchmark, tmp_path, monkeypatch, capsys):
+    """With files of the right names; without them it says which are missing."""
+    for part in benchmark.PARTS:
+        for name in part.needs.values():
+            (tmp_path / "data" / part.name).mkdir(parents=True, exist_ok=True)
+            (tmp_path / "data" / part.name / name.replace("*", ".gz")).touch()
+    (tmp_path / "empty").mkdir()
+    assert run(benchmark, monkeypatch, "--data", tmp_path / "data", "--out", tmp_path / "out", "--list") == 0
+    shown = capsys.readouterr().out
+    assert shown.count("== ") == len(benchmark.PARTS)
+    assert "not there" not in shown
+    assert "{" not in shown
+    assert not (tmp_path / "out").exists()
+    assert run(benchmark, monkeypatch, "--data", tmp_path / "empty", "--out", tmp_path / "out", "--only", "music") == 0
+    page = (tmp_path / "out" / "applications.md").read_text()
+    assert "Not measured, not in the data: JSB_Chorales.mat." in page
+    assert "## lorenz63" not in page
+
+
+def test_tables_of_parts_and_failures_stand_on_one_page(benchmark, tmp_path, monkeypatch):
+    good = benchmark.Part("parity", "text", benchmark.comparison("parity", "slstm,lstm", *QUICK), {}, "compare.md")
+    wrong = benchmark.Part("wrong", "text", benchmark.comparison("parity", "nothing"), {}, "compare.md")
+    monkeypatch.setattr(benchmark, "PARTS", (wrong, good))
+    monkeypatch.setenv("PYTHONPATH", str(FILE.parents[1] / "src"))
+    assert run(benchmark, monkeypatch, "--data", tmp_path, "--out", tmp_path / "out", "--seeds", "0") == 1
+    page = (tmp_path / "out" / "applications.md").read_text()
+    assert "## wrong\n\nFailed with exit code 2." in page
+    assert "| slstm |" in page
+    assert "openxlstm compare parity --trainer.steps=2" in page
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [(["--data", "nowhere"], "--data nowhere: no such folder"), (["--data", ".", "--only", "musik"], "--only musik: have ")],
+)
+def test_mistakes(benchmark, tmp_path, monkeypatch, capsys, words, message):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        run(benchmark, monkeypatch, *words, "--out", tmp_path / "out")
+    assert ended.value.code == 2
+    assert message in capsys.readouterr().err
