@@ -141,3 +141,9 @@ def test_irregular_stamps_are_told(file, capsys):
     (file / "gap.csv").write_text("\n".join(["timestamp,value", *found[:20], *found[21:]]) + "\n")
     assert cli.main(["detect", "gap.csv", *QUICK, "--train", "200", "--irregular", "--no-figure"]) == 0
     assert "note: irregular stamps: 1 out of step; first in line 22" in capsys.readouterr().err
+    backward = [*found[:220], *found[215:]]  # an hour that comes twice, as in files of the NAB
+    (file / "back.csv").write_text("\n".join(["timestamp,value", *backward]) + "\n")
+    assert cli.main(["detect", "back.csv", *QUICK, "--train", "200", "--irregular", "--no-figure", "--save", "pump"]) == 0
+    assert "1 going back; first in line 222" in capsys.readouterr().err
+    assert len((file / "anomalies.csv").read_text().splitlines()) == 1 + len(backward)
+    assert cli.main(["detect", "back.csv", "--load", "pump", "--irregular", "--no-figure"]) == 0

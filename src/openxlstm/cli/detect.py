@@ -84,11 +84,12 @@ def run(argv: list[str]) -> int:
     if oddities:
         say(f"note: irregular stamps: {oddities}")
     training = 0 if args.load else rows_to_train(args.train, len(values))
-    detector = loaded(args) if args.load else None
-    if detector is None:
+    detector = loaded(args) if args.load else new_detector(args)
+    stamps = times if ordered(detector) else None
+    if not args.load:
         say(f"{len(values):,} rows, {training:,} of them to learn from")
-        detector = new_detector(args).fit(values[:training], times[:training], say=say)
-    later, forecasts = detector.scores_and_forecasts(values[training:], times[training:])
+        detector.fit(values[:training], None if stamps is None else stamps[:training], say=say)
+    later, forecasts = detector.scores_and_forecasts(values[training:], None if stamps is None else stamps[training:])
     expected = np.concatenate([np.full(training, np.nan), forecasts])
     scores = np.concatenate([detector.training_scores, later])
     write_atomic(args.out, as_csv(times, values, expected, scores, args.threshold, training))
@@ -139,6 +140,11 @@ def new_detector(args: Any) -> "AnomalyDetector":
         device=args.device,
     )
     return AnomalyDetector(replace(base, fit=replace(base.fit, steps=args.train_steps, lr=args.lr, seed=args.seed)))
+
+
+def ordered(detector: "AnomalyDetector") -> bool:
+    """Whether times have to follow each other. With --irregular they are the names of rows, and the detector sees none."""
+    return detector.settings.steps == "equal"
 
 
 def loaded(args: Any) -> "AnomalyDetector":
@@ -202,14 +208,16 @@ def stream(args: Any) -> int:
             raise UserError("stdin has no end: give --train as a number of rows, or a trained detector with --load")
         first = [row for _, row in zip(range(int(args.train)), rows)]
         times = [time for time, _ in first]
-        detector = new_detector(args).fit([value for _, value in first], times_or_none(times), say=say)
+        stamps, detector = times_or_none(times), new_detector(args)
+        detector.fit([value for _, value in first], stamps if ordered(detector) else None, say=say)
         writer.writerow(COLUMNS)
         for (time, value), score in zip(first, detector.training_scores):
             writer.writerow(line_of(time, value, float("nan"), score, args.threshold, True))
     sys.stdout.flush()
     for time, value in rows:
         expected = detector.expected
-        writer.writerow(line_of(time, value, expected, detector.score(value, time), args.threshold, False))
+        score = detector.score(value, time if ordered(detector) else None)
+        writer.writerow(line_of(time, value, expected, score, args.threshold, False))
         sys.stdout.flush()
     if args.save:
         detector.save(args.save)
