@@ -30,7 +30,7 @@ def draw(
                 if training:
                     axes.axvspan(times[0], times[training - 1], color="0.93", zorder=0, label="training")
                 axes.grid(alpha=0.25)
-                axes.legend(frameon=False, fontsize=8, loc="upper left")
+                axes.legend(framealpha=0.9, edgecolor="none", fontsize=8, loc="upper left")
             lower.set_ylim(0, 1)
             lower.set_ylabel("score")
             if np.issubdtype(times.dtype, np.datetime64):

@@ -174,6 +174,7 @@ QUESTIONS: dict[str, Question] = {
             first=("slstm", "xlstm[1:1]", "mlstm", "transformer"),
             models=EVERY,
             seeds=5,
+            options={"trainer.steps": "1500"},
         ),
         formal(
             "cycle_navigation",
