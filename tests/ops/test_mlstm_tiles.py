@@ -72,8 +72,10 @@ def test_compiles_well(
             continue  # what runs over gates alone is the same for all head sizes
         done.add(kind)
         found = compile_ahead(launch, capability)
-        # The compiler may put one number of a loop over gates aside, once, to fit more programs: nothing beside its loads.
-        assert found.spills <= (2 if name == "gate_frames" else 0), f"{found.spills} spills in {found}"
+        # The compiler may put one number aside, once: of a loop over gates to fit more programs, and beside segments, which
+        # need an address more than the tile was chosen for (compute capability 10.0).
+        allowed = 2 if name == "gate_frames" or variant == BORDERS else 0
+        assert found.spills <= allowed, f"{found.spills} spills in {found}"
         assert found.shared <= SHARED_LIMIT[capability], found
         if name.startswith("chunk"):
             assert (found.matrix > 0) == (dtype != "fp32"), found  # float32 is not rounded to TF32
