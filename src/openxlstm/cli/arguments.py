@@ -106,3 +106,11 @@ def numbers(kind: Callable[[str], Any] = int, **bounds: float) -> Callable[[str]
     """An argparse `type`: a comma-separated list, each entry as `number`."""
     one = number(kind, **bounds)
     return lambda text: tuple(one(part.strip()) for part in text.split(","))
+
+
+def add_device_options(p: Any, *, backend: bool = True) -> None:
+    """`--device` and `--threads`, which `generate.device_of` reads, and `--backend`. p: a parser or a group of one."""
+    if backend:
+        p.add_argument("--backend", metavar="NAME", help="how recurrences are computed: a name that 'openxlstm doctor' lists")
+    p.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:1 ...; without it, a GPU if there is one")
+    p.add_argument("--threads", type=number(int, least=1), metavar="N", help="CPU threads; without it, what torch chooses")

@@ -7,7 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from openxlstm.cli.arguments import VerbParser, number, say
+from openxlstm.cli.arguments import VerbParser, add_device_options, number, say
 from openxlstm.errors import UserError
 
 if TYPE_CHECKING:
@@ -51,9 +51,7 @@ def parser() -> VerbParser:
     p.add_argument(
         "--strongest", type=number(int, least=0), default=3, metavar="N", help="name the N tokens that changed the answer most"
     )
-    p.add_argument("--backend", metavar="NAME", help="how recurrences are computed: a name that 'openxlstm doctor' lists")
-    p.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:1 ...; without it, a GPU if there is one")
-    p.add_argument("--threads", type=number(int, least=1), metavar="N", help="CPU threads; without it, what torch chooses")
+    add_device_options(p)
     p.add_argument("--json", action="store_true", help="print one JSON object a text")
     return p
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from openxlstm.cli.arguments import VerbParser, number, say
+from openxlstm.cli.arguments import VerbParser, add_device_options, number, say
 from openxlstm.errors import UserError
 
 if TYPE_CHECKING:
@@ -43,9 +43,7 @@ def parser() -> VerbParser:
     )  # fmt: skip
     p.add_argument("--seed", type=number(int, least=0), default=0, metavar="N", help="another seed, another piece")
     p.add_argument("--tempo", type=number(least=4, most=1000), default=100.0, metavar="X", help="quarter notes a minute")
-    p.add_argument("--backend", metavar="NAME", help="how recurrences are computed: a name that 'openxlstm doctor' lists")
-    p.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:1 ...; without it, a GPU if there is one")
-    p.add_argument("--threads", type=number(int, least=1), metavar="N", help="CPU threads; without it, what torch chooses")
+    add_device_options(p)
     p.add_argument("--json", action="store_true", help="print one JSON object in place of the names of the files")
     return p
 
@@ -66,7 +64,15 @@ def run(argv: Sequence[str]) -> int:
     if args.prime_steps and not args.prime:
         raise UserError("--prime-steps needs --prime")
     out, figure = outputs(args)
-    task = task_of(args.run)
+    from openxlstm.cli.generate import task_of_run
+    from openxlstm.tasks.music import PianoRoll
+
+    task = task_of_run(
+        args.run,
+        PianoRoll,  # type: ignore[type-abstract]
+        lacks="compose needs the run's config.json too, which says what the keys mean",
+        takes="compose needs one of jsb_chorales or nottingham",
+    )
     if args.key is not None and not task.in_c:
         raise UserError(f"--key is for models of pieces in C; {args.run} was trained on {task.source} in its own keys")
     notation = task.notation.higher(args.key or 0)
@@ -105,22 +111,6 @@ def outputs(args: Any) -> tuple[Path, Path]:
     if figure.suffix.lower() != ".png" or figure.is_dir():
         raise UserError(f"--figure {args.figure}: a picture ends in .png")
     return out, figure
-
-
-def task_of(run: str) -> "PianoRoll":
-    """The task of a run folder; raises UserError where it is none of music."""
-    from openxlstm.inference.load import model_folder, run_settings
-    from openxlstm.tasks.music import PianoRoll
-    from openxlstm.training.run import load_config
-
-    model_folder(run)  # says best what is wrong with a folder that has no model
-    if not run_settings(Path(run)):
-        raise UserError(f"{run}: this is no run folder; compose needs the run's config.json too, which says what the keys mean")
-    task = load_config(Path(run)).data
-    if not isinstance(task, PianoRoll):
-        about = getattr(task, "name", "text")
-        raise UserError(f"{run}: this run is about {about}; compose needs one of jsb_chorales or nottingham")
-    return task
 
 
 def read_prime(args: Any, notation: "Notation") -> "Roll":

@@ -4,10 +4,15 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from openxlstm.cli.arguments import VerbParser, number, say
+from openxlstm.cli.arguments import VerbParser, add_device_options, number, say
 from openxlstm.errors import UserError
+
+if TYPE_CHECKING:
+    from openxlstm.tasks import Task
+
+Kind = TypeVar("Kind", bound="Task")
 
 
 def parser() -> VerbParser:
@@ -79,11 +84,7 @@ def add_machine_options(p: VerbParser) -> Any:
     machine.add_argument(
         "--tokenizer", metavar="FILE", help="tokenizer.json or a folder with one, where RUN has none of its own"
     )
-    machine.add_argument("--backend", metavar="NAME", help="how recurrences are computed: a name that 'openxlstm doctor' lists")
-    machine.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:1 ...; without it, a GPU if there is one")
-    machine.add_argument(
-        "--threads", type=number(int, least=1), metavar="N", help="CPU threads; without it, what torch chooses"
-    )
+    add_device_options(machine)
     return machine
 
 
@@ -181,6 +182,21 @@ def load_of_task(args: Any) -> tuple[Any, str]:
 
     device = device_of(args)
     return load_task_model(model_folder(args.run), device=device, backend=getattr(args, "backend", None)), device
+
+
+def task_of_run(run: str, kind: type[Kind], *, lacks: str, takes: str) -> Kind:
+    """The task of a run folder. Raises UserError for a folder without a run's settings, which says what it `lacks`, and for a
+    run on anything but a `kind`, which says what the verb `takes`."""
+    from openxlstm.inference.load import model_folder, run_settings
+    from openxlstm.training.run import load_config
+
+    model_folder(run)  # says best what is wrong with a folder that has no model
+    if not run_settings(Path(run)):
+        raise UserError(f"{run}: this is no run folder; {lacks}")
+    task = load_config(Path(run)).data
+    if not isinstance(task, kind):
+        raise UserError(f"{run}: this run is about {getattr(task, 'name', 'text')}; {takes}")
+    return task
 
 
 def device_of(args: Any) -> str:

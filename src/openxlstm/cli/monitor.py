@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any, TextIO
 
-from openxlstm.cli.arguments import VerbParser, number, say
+from openxlstm.cli.arguments import VerbParser, add_device_options, say
 from openxlstm.errors import UserError
 
 
@@ -26,8 +26,7 @@ def parser() -> VerbParser:
     p.add_argument("run", metavar="RUN", help="a run folder")
     p.add_argument("file", metavar="FILE", help="rows of sensors, or - for stdin")
     p.add_argument("--out", metavar="FILE", default="monitor.csv", help="where the answers go; those to stdin go to stdout")
-    p.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:1 ...; without it, a GPU if there is one")
-    p.add_argument("--threads", type=number(int, least=1), metavar="N", help="CPU threads; without it, what torch chooses")
+    add_device_options(p, backend=False)
     p.add_argument("--json", action="store_true", help="print the summary as one JSON object")
     return p
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from openxlstm.cli.arguments import VerbParser, check_figures, number, say
+from openxlstm.cli.arguments import VerbParser, add_device_options, check_figures, number, say
 from openxlstm.errors import UserError
 
 
@@ -38,8 +38,7 @@ def parser() -> VerbParser:
     )  # fmt: skip
     p.add_argument("--out", metavar="FILE", default="simulation.csv", help="where the samples go; the figure goes beside it")
     p.add_argument("--no-figure", action="store_true", help="draw nothing")
-    p.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:1 ...; without it, a GPU if there is one")
-    p.add_argument("--threads", type=number(int, least=1), metavar="N", help="CPU threads; without it, what torch chooses")
+    add_device_options(p, backend=False)
     p.add_argument("--json", action="store_true", help="print the summary as one JSON object")
     return p
 

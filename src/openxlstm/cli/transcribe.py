@@ -3,10 +3,9 @@
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from openxlstm.cli.arguments import VerbParser, number, say
+from openxlstm.cli.arguments import VerbParser, add_device_options, number, say
 from openxlstm.errors import UserError
 
 if TYPE_CHECKING:
@@ -42,9 +41,7 @@ def parser() -> VerbParser:
         "--beam", type=number(int, least=0, most=1000), default=0, metavar="N",
         help="prefixes that a beam search keeps; 0 takes the likeliest label of each step",
     )  # fmt: skip
-    p.add_argument("--backend", metavar="NAME", help="how recurrences are computed: a name that 'openxlstm doctor' lists")
-    p.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:1 ...; without it, a GPU if there is one")
-    p.add_argument("--threads", type=number(int, least=1), metavar="N", help="CPU threads; without it, what torch chooses")
+    add_device_options(p)
     p.add_argument("--json", action="store_true", help="one JSON object; of a stream, one a line for every piece of text too")
     return p
 
@@ -55,10 +52,16 @@ def run(argv: Sequence[str]) -> int:
     live = args.file == PIPE
     if not live and (args.rate or args.channels):
         raise UserError("--rate and --channels are for raw samples on stdin; a sound file says its own")
-    from openxlstm.cli.generate import load_of_task
+    from openxlstm.cli.generate import load_of_task, task_of_run
     from openxlstm.inference.transcribe import Recognizer
+    from openxlstm.tasks.speech import DigitSequences
 
-    task = task_of(args.run)
+    task = task_of_run(
+        args.run,
+        DigitSequences,
+        lacks="transcribe needs the run's config.json too, which says what it hears",
+        takes=f"transcribe needs one of {DigitSequences.name}",
+    )
     rate, pieces = live_pieces(args, task) if live else file_pieces(args)  # a wrong file is told before a model is loaded
     model, device = load_of_task(args)
     say(f"{model.num_parameters():,} parameters, trained on {task.name}, on {device}")
@@ -74,22 +77,6 @@ def run(argv: Sequence[str]) -> int:
     what = f", {latency.num_pieces} pieces, a piece took {1e3 * latency.mean:.1f} ms, at most {1e3 * latency.worst:.1f} ms"
     say(f"{recognizer.seconds:.1f} s of sound{what if live or args.stream else ''}")
     return code
-
-
-def task_of(run: str) -> "DigitSequences":
-    """The task of a run folder; raises UserError where no text can come out of it."""
-    from openxlstm.inference.load import model_folder, run_settings
-    from openxlstm.tasks.speech import DigitSequences
-    from openxlstm.training.run import load_config
-
-    model_folder(run)  # says best what is wrong with a folder that has no model
-    if not run_settings(Path(run)):
-        raise UserError(f"{run}: this is no run folder; transcribe needs the run's config.json too, which says what it hears")
-    task = load_config(Path(run)).data
-    if not isinstance(task, DigitSequences):
-        about = getattr(task, "name", "text")
-        raise UserError(f"{run}: this run is about {about}; transcribe needs one of {DigitSequences.name}")
-    return task
 
 
 def file_pieces(args: Any) -> tuple[int, Iterator["Tensor"]]:

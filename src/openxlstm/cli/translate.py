@@ -4,16 +4,17 @@ import dataclasses
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from openxlstm.cli.arguments import VerbParser, number, say
-from openxlstm.cli.generate import device_of, show
+from openxlstm.cli.arguments import VerbParser, add_device_options, number, say
+from openxlstm.cli.generate import device_of, show, task_of_run
 from openxlstm.errors import UserError
 
 if TYPE_CHECKING:
     from openxlstm.inference.translate import Translator, Written
     from openxlstm.tasks.pairs import SequencePairs
+
+Pairs = TypeVar("Pairs", bound="SequencePairs")
 
 
 def parser() -> VerbParser:
@@ -55,9 +56,7 @@ def add_writing_options(p: VerbParser, what: str) -> None:
         "--precision", choices=("fp64", "fp32"), default="fp64",
         help="fp64 gives every text the same answer in any batch; fp32 is faster and nearly always gives it",
     )  # fmt: skip
-    how.add_argument("--backend", metavar="NAME", help="how recurrences are computed: a name that 'openxlstm doctor' lists")
-    how.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:1 ...; without it, a GPU if there is one")
-    how.add_argument("--threads", type=number(int, least=1), metavar="N", help="CPU threads; without it, what torch chooses")
+    add_device_options(how)
 
 
 def run(argv: Sequence[str]) -> int:
@@ -95,18 +94,14 @@ def checked(args: Any, lines: list[str], references: list[str]) -> list[str]:
     return lines
 
 
-def task_of(run: str, kind: Any, names: str) -> "SequencePairs":
-    """The task of a run folder; raises UserError where it is not of that kind."""
-    from openxlstm.inference.load import model_folder, run_settings
-    from openxlstm.training.run import load_config
+def task_of(run: str, kind: type[Pairs], names: str) -> Pairs:
+    """The task of a run folder, with the tokens of its model; raises UserError where it is not of that kind."""
+    from openxlstm.inference.load import model_folder
 
-    folder = model_folder(run)  # says best what is wrong with a folder that has no model
-    if not run_settings(Path(run)):
-        raise UserError(f"{run}: this is no run folder; its config.json is needed, which says what the model learnt")
-    task = load_config(Path(run)).data
-    if not isinstance(task, kind):
-        raise UserError(f"{run}: this run is about {getattr(task, 'name', 'text')}; it takes one of {names}")
-    return dataclasses.replace(task, tokenizer=str(folder))
+    task = task_of_run(
+        run, kind, lacks="its config.json is needed, which says what the model learnt", takes=f"it takes one of {names}"
+    )
+    return dataclasses.replace(task, tokenizer=str(model_folder(run)))
 
 
 def open_translator(args: Any, task: "SequencePairs") -> "Translator":

@@ -12,9 +12,9 @@ from safetensors.torch import load_file
 from openxlstm.detection.settings import DetectorSettings
 from openxlstm.detection.surprise import Surprise
 from openxlstm.errors import UserError
-from openxlstm.forecasting.files import is_time, step_of, step_to_json, unit_from_json, unit_to_json
+from openxlstm.forecasting.files import is_time, read_about, step_of, step_to_json, unit_from_json, unit_to_json
 from openxlstm.models.forecast import ForecastModel
-from openxlstm.models.tensors import one_line, read_json, save_tensors, writing
+from openxlstm.models.tensors import one_line, save_tensors, writing
 from openxlstm.ops.state import leaves, map_state
 from openxlstm.training.options import from_dict
 from openxlstm.training.record import write_json
@@ -51,11 +51,7 @@ def load(folder: Path, device: str | None) -> "AnomalyDetector":
     """The detector in a folder; device None is the one that it was saved with."""
     from openxlstm.detection.detector import AnomalyDetector, Stream
 
-    if not (folder / ABOUT).is_file():
-        raise UserError(f"{folder}: no {ABOUT} here; AnomalyDetector.save writes one")
-    about = read_json(folder / ABOUT)
-    if about.get("format") != FORMAT:
-        raise UserError(f"{folder / ABOUT}: format {about.get('format')!r}, expected {FORMAT}")
+    about = read_about(folder / ABOUT, FORMAT, "AnomalyDetector.save")
     try:
         settings = from_dict(DetectorSettings(), about["settings"], str(folder / ABOUT))
         if device is not None:

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from openxlstm.data.series import STEPS
 from openxlstm.errors import UserError
 from openxlstm.forecasting.fit import FitConfig
+from openxlstm.forecasting.settings import stack_config
 from openxlstm.models.config import ForecastConfig
-from openxlstm.models.patterns import expand
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,16 +63,4 @@ class DetectorSettings:
     def model_config(self, rows: int) -> ForecastConfig:
         """The forecaster for so many training rows. Raises UserError for what no model can be built from."""
         context = min(self.context, rows // 2)
-        blocks = expand(self.pattern, None if "," in self.pattern else self.num_blocks)
-        return ForecastConfig(
-            dim=self.dim,
-            blocks=blocks,
-            num_heads=self.num_heads,
-            dropout=self.dropout,
-            input_dropout=self.dropout,
-            horizon=self.horizon,
-            context=context,
-            patch=min(self.patch, context),
-            centre=self.centre,
-            memory=self.fit.length if "attention" in blocks else 0,
-        )
+        return stack_config(self, context=context, patch=min(self.patch, context))

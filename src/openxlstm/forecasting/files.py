@@ -58,11 +58,7 @@ def load(folder: Path, device: str | None) -> "Forecaster":
     """The Forecaster in a folder; device None is the one that it was saved with."""
     from openxlstm.forecasting.forecaster import Forecaster
 
-    if not (folder / ABOUT).is_file():
-        raise UserError(f"{folder}: no {ABOUT} here; Forecaster.save writes one")
-    about = read_json(folder / ABOUT)
-    if about.get("format") != FORMAT:
-        raise UserError(f"{folder / ABOUT}: format {about.get('format')!r}, expected {FORMAT}")
+    about = read_about(folder / ABOUT, FORMAT, "Forecaster.save")
     try:
         settings = from_dict(ForecasterSettings(horizon=1, context=1), about["settings"], str(folder / ABOUT))
         if device is not None:
@@ -81,6 +77,16 @@ def load(folder: Path, device: str | None) -> "Forecaster":
     except (SafetensorError, OSError) as error:
         raise UserError(f"{folder / STREAMS}: cannot read it: {one_line(error)}") from None
     return found
+
+
+def read_about(path: Path, expected: int, writer: str) -> dict[str, Any]:
+    """What a folder says of itself. Raises UserError where it does not, or in another format."""
+    if not path.is_file():
+        raise UserError(f"{path.parent}: no {path.name} here; {writer} writes one")
+    about = read_json(path)
+    if about.get("format") != expected:
+        raise UserError(f"{path}: format {about.get('format')!r}, expected {expected}")
+    return about
 
 
 def is_time(value: Any) -> bool:

@@ -85,26 +85,35 @@ class ForecasterSettings:
                 num_channels=num_channels,
                 quantiles=self.quantiles,
             )
-        blocks = expand(self.pattern, None if "," in self.pattern else self.num_blocks)
-        return ForecastConfig(
-            dim=self.dim,
-            blocks=blocks,
-            num_heads=self.num_heads,
-            dropout=self.dropout,
-            input_dropout=self.dropout,
-            horizon=self.horizon,
+        return stack_config(
+            self,
             context=self.context,
             patch=min(24, self.context) if self.patch is None else self.patch,
             num_channels=num_channels,
             num_covariates=len(self.covariates),
             num_static=len(self.static),
             quantiles=self.quantiles,
-            centre=self.centre,
             missing=self.missing,
-            memory=self.fit.length if "attention" in blocks else 0,
         )
 
     def build(self, num_channels: int) -> Any:
         """The untrained model."""
         config = self.model_config(num_channels)
         return (LinearModel(config) if self.pattern in KINDS else ForecastModel(config)).to(self.device)
+
+
+def stack_config(settings: Any, **more: Any) -> ForecastConfig:
+    """The ForecastConfig for the pattern, widths, horizon, centre and fit of some settings. more: what else it takes. Raises
+    UserError for what no model can be built from."""
+    blocks = expand(settings.pattern, None if "," in settings.pattern else settings.num_blocks)
+    return ForecastConfig(
+        dim=settings.dim,
+        blocks=blocks,
+        num_heads=settings.num_heads,
+        dropout=settings.dropout,
+        input_dropout=settings.dropout,
+        horizon=settings.horizon,
+        centre=settings.centre,
+        memory=settings.fit.length if "attention" in blocks else 0,
+        **more,
+    )

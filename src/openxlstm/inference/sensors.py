@@ -1,6 +1,7 @@
 """Trained models of sensors on rows as they come: remaining life and activity. A row is a step, in constant time and memory."""
 
 import copy
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -19,7 +20,7 @@ FILE = "sensors.json"
 LIFE, ACTIVITY = "remaining life", "activity"
 
 
-class SensorMonitor:
+class SensorMonitor(ABC):
     """A model with what turns the rows of a sensor into what it reads, and its answers into what they are about.
 
     `step` reads one row, `read` many; what was read before is in the state, whose size never changes (but for `attention`
@@ -61,9 +62,9 @@ class SensorMonitor:
             raise ValueError(f"row {self.rows + int(wrong[0]) + 1} has a number that is missing or infinite")
         return (rows - self.mean) / self.std
 
+    @abstractmethod
     def answers(self, outputs: torch.Tensor) -> NDArray[np.float64]:
         """What the outputs [T, O] mean."""
-        raise NotImplementedError
 
 
 class LifeMonitor(SensorMonitor):

@@ -7,9 +7,9 @@ from torch import Tensor, nn
 
 from openxlstm.layers.init import small_init
 from openxlstm.models.config import EncoderConfig
-from openxlstm.models.language import check_ids
 from openxlstm.models.pretrained import PretrainedModel
 from openxlstm.models.stack import BlockStack
+from openxlstm.models.tokens import check_ids
 
 
 class Encoder(PretrainedModel):

@@ -3,17 +3,15 @@
 from typing import Any, NamedTuple, Self
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from openxlstm.layers import BLOCKS, CrossAttention
 from openxlstm.layers.cross_attention import AttentionMemory
 from openxlstm.layers.init import small_init
 from openxlstm.models.config import EncoderDecoderConfig, StackConfig
-from openxlstm.models.language import check_ids
-from openxlstm.models.pretrained import PretrainedModel
 from openxlstm.models.stack import BlockStack, StackState, block_options, final_norm
-from openxlstm.ops.numerics import accumulation_dtype, clear_padding, soft_cap
+from openxlstm.models.tokens import TokenModel
+from openxlstm.ops.numerics import clear_padding
 from openxlstm.ops.state import LSTMState, MLSTMState, SLSTMState, select
 
 
@@ -29,7 +27,7 @@ class DecoderState(NamedTuple):
         return self._replace(blocks=select(self.blocks, rows))
 
 
-class EncoderDecoder(PretrainedModel):
+class EncoderDecoder(TokenModel):
     """Writes a text that depends on another: `state = model.encode(source)`, then `logits, state = model(ids, state)`.
 
     The second call is that of a LanguageModel: it trains on whole targets and writes token by token, and `openxlstm.inference`
@@ -67,11 +65,11 @@ class EncoderDecoder(PretrainedModel):
         Raises ValueError for shapes, ids outside the vocabulary, and a state where whole sources are read.
         """
         if self.encoder is None:
-            x, before = self._embed(source), None if state is None else state.blocks
+            x, before = self.embed(source), None if state is None else state.blocks
             return DecoderState(self.decoder(x, before, mask=mask)[1], (), None)
         if state is not None:
             raise ValueError("an encoder that reads both ways reads whole sources: it takes no state")
-        encoded, states = self.encoder(self._embed(source), mask)
+        encoded, states = self.encoder(self.embed(source), mask)
         if self.config.bridge == "state":
             _, blocks = self.decoder(mean_step(encoded, mask), tuple(joined(*both) for both in states))
             return DecoderState(blocks, (), None)
@@ -98,7 +96,7 @@ class EncoderDecoder(PretrainedModel):
             raise ValueError("the decoder begins from what `encode` returns: give it as the state")
         if reset is not None:
             raise ValueError("a decoder writes one target a row: it takes no reset")
-        x = self._embed(ids)
+        x = self.embed(ids)
         if not self.cross:
             h, blocks = self.decoder(x, state.blocks, mask=mask)
             return h, state._replace(blocks=blocks)
@@ -109,20 +107,6 @@ class EncoderDecoder(PretrainedModel):
             x = cross(x, memory, state.mask)
             after.append(new)
         return self.decoder.norm(x), state._replace(blocks=tuple(after))
-
-    @property
-    def head_weight(self) -> Tensor:
-        """[V, D]: what hidden vectors are multiplied with."""
-        return self.embedding.weight if self.lm_head is None else self.lm_head.weight
-
-    def head(self, h: Tensor) -> Tensor:
-        """Logits [..., V] of hidden vectors [..., D], soft-capped if the config says so."""
-        logits = F.linear(h, self.head_weight)
-        return soft_cap(logits.to(accumulation_dtype(logits)), self.config.logit_soft_cap)
-
-    def _embed(self, ids: Tensor) -> Tensor:
-        check_ids(ids, self.config.vocab_size)
-        return F.dropout(self.embedding(ids), self.config.embedding_dropout, self.training)
 
 
 class BidirectionalStack(nn.Module):

@@ -12,6 +12,7 @@ from openxlstm.recipes.classification import classification_gpu
 from openxlstm.recipes.language import enwik8, ptb, python_code, shakespeare, slimpajama, stdlib, tiny, wikitext2, wikitext103
 from openxlstm.recipes.tasks import digit_sequences_gpu, task_recipe
 from openxlstm.tasks import TASKS
+from openxlstm.tasks.files import FileTask
 from openxlstm.training.config import RunConfig
 
 RECIPES: dict[str, Callable[[], RunConfig]] = {
@@ -42,9 +43,9 @@ NEEDS_DATA = {
     "wikitext103": "a folder with wiki.train.tokens, wiki.valid.tokens and wiki.test.tokens",
     "ptb": "a folder with ptb.train.txt, ptb.valid.txt and ptb.test.txt",
     "enwik8": "the file enwik8, or a folder with it alone",
-    **{name: kind.needs for name, kind in TASKS.items() if hasattr(kind, "needs")},
-    **{name: TASKS[name.removesuffix("_gpu")].needs for name in LARGER},  # type: ignore[attr-defined]
+    **{name: kind.needs for name, kind in TASKS.items() if issubclass(kind, FileTask)},
 }
+NEEDS_DATA |= {name: NEEDS_DATA[name.removesuffix("_gpu")] for name in LARGER}
 """Recipes and tasks for data that does not come with Python, and what `--data` should name."""
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from openxlstm.data.idx import read_idx
 from openxlstm.errors import UserError
+from openxlstm.tasks.files import FileTask
 from openxlstm.tasks.published import tcn_anchors
 from openxlstm.tasks.task import ACCURACY, Anchor, Batch, Metric, Signature, Split, Task, nothing_scored
 
@@ -85,16 +86,13 @@ class ImageTask(Task):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImageFiles(ImageTask):
+class ImageFiles(ImageTask, FileTask):
     """The same for images in files.
 
     source: where the files are.
     test_samples: images of the test part, from its beginning; 0 = all of them.
     """
 
-    needs: ClassVar[str]
-
-    source: str = ""
     test_samples: int = 0
 
     def __post_init__(self) -> None:
@@ -114,8 +112,7 @@ class ImageFiles(ImageTask):
 
     def images(self, split: Split) -> Images:
         """One of the three parts. Raises UserError where the files are not there or not the task's."""
-        if not self.source:
-            raise UserError(f"task {self.name} needs --data: {self.needs}")
+        self.check_source()
         found = self.read(split)
         few = slice(self.test_samples or None if split == "test" else None)
         return Images(*(part[few] for part in found))

@@ -16,9 +16,10 @@ from torch import Tensor
 
 from openxlstm.data.labelled import for_validation, review_files
 from openxlstm.errors import UserError
+from openxlstm.tasks.files import FileTask
 from openxlstm.tasks.list_operations import TOKENS
 from openxlstm.tasks.published import LONG_RANGE_ARENA
-from openxlstm.tasks.task import ACCURACY, Anchor, Batch, Metric, Signature, Split, Task, nothing_scored
+from openxlstm.tasks.task import ACCURACY, Anchor, Batch, Metric, Signature, Split, nothing_scored
 
 STEPS_AT_ONCE = 65_536  # in a batch for evaluation
 BYTES = 257  # 0 is padding, then the bytes
@@ -37,7 +38,7 @@ class Sequences(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ArenaTask(Task):
+class ArenaTask(FileTask):
     """Which class is the sequence? Known at its last step. The splits are those of the files.
 
     source: the folder with the task's files.
@@ -45,11 +46,9 @@ class ArenaTask(Task):
     test_samples: sequences of the test file, from its beginning; 0 = all.
     """
 
-    source: str = ""
     max_length: int = 0
     test_samples: int = 0
 
-    needs: ClassVar[str]
     lengths: ClassVar[str]  # of the release
     classes: ClassVar[int]
     vocab_size: ClassVar[int]
@@ -74,10 +73,6 @@ class ArenaTask(Task):
     def chance(self, length: int) -> float:
         """One of the classes."""
         return 1 / self.classes
-
-    @property
-    def trained(self) -> str:
-        return self.lengths
 
     @property
     def reports(self) -> tuple[str, ...]:
@@ -111,8 +106,7 @@ class ArenaTask(Task):
 
     def sequences(self, split: Split) -> Sequences:
         """One of the three parts. Raises UserError, with file, line and reason, for files that are not the task's."""
-        if not self.source:
-            raise UserError(f"task {self.name} needs --data: {self.needs}")
+        self.check_source()
         return _read(self, split)
 
     @abstractmethod

@@ -12,15 +12,16 @@ import torch
 
 from openxlstm.data.music import KEYS, LOWEST, Notation, PianoRolls, Roll, read_piano_rolls
 from openxlstm.errors import UserError
+from openxlstm.tasks.files import FileTask
 from openxlstm.tasks.generated import length_range
 from openxlstm.tasks.published import tcn_anchors
-from openxlstm.tasks.task import BITS, Anchor, Batch, Metric, Signature, Split, Task, nothing_scored
+from openxlstm.tasks.task import BITS, Anchor, Batch, Metric, Signature, Split, nothing_scored
 
 STEPS_AT_ONCE = 16_384  # in a batch for evaluation
 
 
 @dataclass(frozen=True, kw_only=True)
-class PianoRoll(Task):
+class PianoRoll(FileTask):
     """Which keys sound next? A probability for each key, given all steps before.
 
     Before a piece stands a silent step, so that a model can begin one by itself. How pieces begin is learnt but not scored: as
@@ -33,9 +34,7 @@ class PianoRoll(Task):
 
     file: ClassVar[str]  # in a folder
     lengths: ClassVar[str]  # of the pieces in it
-    needs: ClassVar[str]
 
-    source: str = ""
     window: int = 0
     transpose: int = 0
 
@@ -58,10 +57,6 @@ class PianoRoll(Task):
         return KEYS * math.log(2)
 
     @property
-    def trained(self) -> str:
-        return self.reports[0]
-
-    @property
     def reports(self) -> tuple[str, ...]:
         if not self.source:
             return (self.lengths,)
@@ -71,8 +66,7 @@ class PianoRoll(Task):
     @property
     def pieces(self) -> PianoRolls:
         """The three parts. Raises UserError, with file and reason, for files that are not the task's."""
-        if not self.source:
-            raise UserError(f"task {self.name} needs --data: {self.needs}")
+        self.check_source()
         return read_piano_rolls(self.source, self.file)
 
     @property

@@ -15,7 +15,8 @@ from openxlstm.data import load_tokenizer
 from openxlstm.data.pairs import Pair, PairParts
 from openxlstm.data.tokenizer import BPETokenizer, Tokenizer
 from openxlstm.errors import UserError
-from openxlstm.tasks.task import CROSS_ENTROPY, Batch, Metric, Signature, Split, Task, nothing_scored
+from openxlstm.tasks.files import FileTask
+from openxlstm.tasks.task import CROSS_ENTROPY, Batch, Metric, Signature, Split, nothing_scored
 
 LONGEST_SUMMARY = 128  # tokens that are written where `max_target` says nothing
 TOKENS_AT_ONCE = 8192  # in a batch for evaluation, sources and targets together
@@ -60,7 +61,7 @@ class PairInputs:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SequencePairs(Task):
+class SequencePairs(FileTask):
     """Trained on every next token of the target, with the right ones before it; scored by what a model writes alone.
 
     source: the files, as each task says.
@@ -76,7 +77,6 @@ class SequencePairs(Task):
     validation_pairs: pairs that are written, greedily, in a validation; 0 = all.
     """
 
-    source: str = ""
     tokenizer: str = "bpe"
     vocab_size: int = 8192
     max_source: int = 0
@@ -87,8 +87,6 @@ class SequencePairs(Task):
     length_penalty: float = 1.5
     validation_pairs: int = 0
 
-    needs: ClassVar[str]
-    """What `source` should name."""
     score_names: ClassVar[tuple[str, ...]]
     """Of `scores`; the first is what the task is about."""
     baseline: ClassVar[str]
@@ -143,8 +141,7 @@ class SequencePairs(Task):
 
     @property
     def _prepared(self) -> "Prepared":
-        if not self.source:
-            raise UserError(f"task {self.name} needs --data: {self.needs}")
+        self.check_source()
         changed = tuple(file.stat().st_mtime_ns for file in self.files if file.exists())
         # decoding, batches and loss change nothing that is prepared
         same = replace(self, beam=1, length_penalty=0.0, batch_tokens=0, validation_pairs=0, label_smoothing=0.0)

@@ -3,15 +3,15 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from openxlstm.errors import UserError
+from openxlstm.tasks.files import FileTask
 from openxlstm.tasks.generated import length_range
-from openxlstm.tasks.task import Task
 
 STEPS_AT_ONCE = 16_384  # in a batch for evaluation
 
@@ -38,26 +38,18 @@ def standard(rows: Sequence[NDArray[np.float64]]) -> Standard:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SensorTask(Task):
+class SensorTask(FileTask):
     """Rows of sensors, step by step.
 
     source: where the files are.
     noise: standard deviation of noise on what models read in training, over that of the channel.
     """
 
-    needs: ClassVar[str]
-
-    source: str = ""
     noise: float = 0.0
 
     def __post_init__(self) -> None:
         if not self.noise >= 0:
             raise UserError(f"data.noise={self.noise:g} must not be negative")
-
-    def check_source(self) -> None:
-        """Raise UserError where no files are named."""
-        if not self.source:
-            raise UserError(f"task {self.name} needs --data: {self.needs}")
 
     def noisy(self, inputs: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
         """Inputs of training."""

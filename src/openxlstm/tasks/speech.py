@@ -15,8 +15,9 @@ from openxlstm.data.log_mel import LogMel
 from openxlstm.data.spoken_digits import Recording, read_recordings
 from openxlstm.data.windows import IGNORE, mix
 from openxlstm.errors import UserError
+from openxlstm.tasks.files import FileTask
 from openxlstm.tasks.generated import length_range
-from openxlstm.tasks.task import ACCURACY, Anchor, Batch, Metric, Signature, Split, Task, nothing_scored
+from openxlstm.tasks.task import ACCURACY, Anchor, Batch, Metric, Signature, Split, nothing_scored
 
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 OFFICIAL_TEST = 5  # recordings 0 to 4 of each digit by each speaker
@@ -31,7 +32,7 @@ def uniform(rng: torch.Generator, low: float, high: float) -> float:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SpeechTask(Task):
+class SpeechTask(FileTask):
     """Speech as log-mel features, with the recordings of the Free Spoken Digit Dataset.
 
     source: the folder with the recordings <digit>_<speaker>_<number>.wav, or with .tar.gz files of them, or one such file.
@@ -51,7 +52,6 @@ class SpeechTask(Task):
 
     needs: ClassVar[str] = "a folder with the recordings of the Free Spoken Digit Dataset, or with .tar.gz files of them"
 
-    source: str = ""
     split: str = "official"
     validation_recordings: int = 4
     rate: int = 8000
@@ -93,8 +93,7 @@ class SpeechTask(Task):
 
     def recordings(self, split: Split) -> tuple[Recording, ...]:
         """One of the three parts. Raises UserError for files that are missing or malformed, and an unknown speaker."""
-        if not self.source:
-            raise UserError(f"task {self.name} needs --data: {self.needs}")
+        self.check_source()
         return self._parts[split]
 
     @cached_property
@@ -198,10 +197,6 @@ class SpokenDigits(SpeechTask):
     def chance(self, length: int) -> float:
         """One of the digits."""
         return 1 / len(DIGITS)
-
-    @property
-    def trained(self) -> str:
-        return self.reports[0]
 
     @property
     def reports(self) -> tuple[str, ...]:

@@ -27,8 +27,9 @@ from openxlstm.data.labelled import (
 )
 from openxlstm.data.text_format import Kind, TextFormat, plain, train_tokenizer
 from openxlstm.errors import UserError
+from openxlstm.tasks.files import FileTask
 from openxlstm.tasks.generated import length_range
-from openxlstm.tasks.task import ACCURACY, Anchor, Batch, Metric, Signature, Split, Task, nothing_scored
+from openxlstm.tasks.task import ACCURACY, Anchor, Batch, Metric, Signature, Split, nothing_scored
 
 STEPS_AT_ONCE = 16_384  # in a batch for evaluation
 BUCKETS = 8  # batches that are drawn at once and sorted by length, of which one is taken: a batch has little padding
@@ -53,7 +54,7 @@ class Texts(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TextClassification(Task):
+class TextClassification(FileTask):
     """Which class is a text? The answer is due at its last token; models are classifiers, which pool over all of them.
 
     Training texts that stand, word for word, in validation or test too are left out.
@@ -68,7 +69,6 @@ class TextClassification(Task):
     label_smoothing: this much of each training target is spread evenly over all classes.
     """
 
-    source: str = ""
     tokenizer: Kind = "words"
     vocab_size: int = 10_000
     max_tokens: int = 512
@@ -76,7 +76,6 @@ class TextClassification(Task):
     token_dropout: float = 0.0
     label_smoothing: float = 0.0
 
-    needs: ClassVar[str]
     lengths: ClassVar[str]  # shown where no file was read yet
     classes: ClassVar[tuple[str, ...]] = ()  # none: those of the training file
 
@@ -94,8 +93,7 @@ class TextClassification(Task):
     @property
     def texts(self) -> Texts:
         """The three parts. Raises UserError, with file, line and reason, for files that are not the task's."""
-        if not self.source:
-            raise UserError(f"task {self.name} needs --data: {self.needs}")
+        self.check_source()
         return _read(self)
 
     @property
@@ -120,10 +118,6 @@ class TextClassification(Task):
     def chance(self, length: int) -> float:
         """One of the classes."""
         return 1 / len(self.format.classes)
-
-    @property
-    def trained(self) -> str:
-        return self.reports[0]
 
     @property
     def reports(self) -> tuple[str, ...]:

@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from openxlstm.tasks import Split, TextClassification
@@ -29,12 +28,10 @@ class ClassifierJob(TaskJob):
     def model_config(self, settings: ModelSettings) -> Any:
         return build_classifier_config(settings, self.task)
 
-    def new_model(self) -> Any:
+    def model_type(self) -> Any:
         from openxlstm.models.classify import SequenceClassifier
 
-        config = self.model_config(self.config.model)
-        torch.manual_seed(self.config.seed)
-        return SequenceClassifier(config)
+        return SequenceClassifier
 
     def loss(self, model: nn.Module) -> nn.Module:
         return ClassifierLoss(model, label_smoothing=self.task.label_smoothing)

@@ -79,12 +79,10 @@ class PairsJob(TaskJob):
     def model_config(self, settings: ModelSettings) -> Any:
         return build_pairs_config(settings, self.task.text_tokenizer.vocab_size)
 
-    def new_model(self) -> Any:
+    def model_type(self) -> Any:
         from openxlstm.models.translate import EncoderDecoder
 
-        config = self.model_config(self.config.model)
-        torch.manual_seed(self.config.seed)
-        return EncoderDecoder(config)
+        return EncoderDecoder
 
     def loss(self, model: nn.Module) -> nn.Module:
         return PairLoss(model, smoothing=self.task.label_smoothing)

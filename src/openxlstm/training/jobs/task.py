@@ -42,7 +42,7 @@ class TaskJob(Job):
         """Raises UserError where files of the task are missing."""
         self.config, self.task = config, task
         self.description, self.fingerprint = task.description, task.fingerprint
-        self.facts = {"task": task.name, "fingerprint": task.fingerprint}
+        self.facts = {"task": task.name, "fingerprint": self.fingerprint}
         self.ending = f"testing at lengths {', '.join(task.reports)}"
 
     def check(self, stored: Mapping[str, Any]) -> None:
@@ -52,12 +52,16 @@ class TaskJob(Job):
     def model_config(self, settings: ModelSettings) -> Any:
         return build_sequence_config(settings, self.task)
 
-    def new_model(self) -> Any:
+    def model_type(self) -> Any:
+        """The class of the model, which is built from `model_config`."""
         from openxlstm.models.sequence import SequenceModel
 
+        return SequenceModel
+
+    def new_model(self) -> Any:
         config = self.model_config(self.config.model)
         torch.manual_seed(self.config.seed)
-        return SequenceModel(config)
+        return self.model_type()(config)
 
     def loss(self, model: nn.Module) -> nn.Module:
         return task_loss(model, self.task)
