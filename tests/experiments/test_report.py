@@ -111,7 +111,8 @@ def test_a_question_about_files_says_that_it_needs_them(tmp_path, capsys):
         Report(tmp_path, "hours", (Answer(given, None),)).command == f"openxlstm report --scale hours --data pixels={tmp_path}"
     )
     assert f"--data.source={tmp_path}" in given.command(given.settings["minutes"])
-    assert main(["report", "--only=pixels", "--data", f"pixels={tmp_path / 'nowhere'}", "--out", str(tmp_path / "out")]) == 2
+    data = f"rare_words={tmp_path / 'unread'},pixels={tmp_path / 'nowhere'}"  # what is not asked needs no files
+    assert main(["report", "--only=pixels", "--data", data, "--out", str(tmp_path / "out")]) == 2
     assert "nowhere" in capsys.readouterr().err
 
 
@@ -261,7 +262,7 @@ def test_the_verb(capsys):
         (["--scale=days"], "must be one of minutes, hours, gpu"),
         (["--only=pariti"], "unknown question 'pariti'; did you mean 'parity'?"),
         (["parity"], "--only=parity"),
-        (["--only=parity", "--data=parity=x"], "NAME is none of those asked"),
+        (["--data=parity=x"], "--data parity=x: expected NAME=PATH, where NAME is pixels or rare_words"),
         (["--data=pixels"], "--data pixels: expected NAME=PATH, where NAME is pixels"),
         (["--scail=hours"], "did you mean --scale"),
     ):

@@ -1,7 +1,7 @@
 """`openxlstm report --scale minutes`."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -56,9 +56,7 @@ def run(argv: list[str]) -> int:
     from openxlstm.experiments.report import summary
 
     folder = Path(options.get("out", f"runs/report-{scale}"))
-    chosen = with_data(
-        [question for name, question in QUESTIONS.items() if not names or name in names], options.get("data", "")
-    )
+    chosen = [q for q in with_data(QUESTIONS.values(), options.get("data", "")) if not names or q.name in names]
     cells = Path(options["cells"]) if "cells" in options else None
     report = answer_all(chosen, scale, folder, say, jobs, cells)
     if report.interrupted is not None:
@@ -68,17 +66,18 @@ def run(argv: list[str]) -> int:
     return 0
 
 
-def with_data(questions: Sequence["Question"], data: str) -> list["Question"]:
+def with_data(questions: Iterable["Question"], data: str) -> list["Question"]:
     """The questions with the files of `data` ("pixels=FOLDER,..."). Raises UserError for one that takes none."""
     from openxlstm.experiments import Trained
     from openxlstm.recipes import NEEDS_DATA
 
+    questions = list(questions)
+    taking = [question.name for question in questions if isinstance(question, Trained) and question.recipe in NEEDS_DATA]
     places = {}
     for part in filter(None, data.split(",")):
         name, _, path = part.partition("=")
-        taking = [question.name for question in questions if isinstance(question, Trained) and question.recipe in NEEDS_DATA]
         if name not in taking or not path:
-            raise UserError(f"--data {part}: expected NAME=PATH, where NAME is {' or '.join(taking) or 'none of those asked'}")
+            raise UserError(f"--data {part}: expected NAME=PATH, where NAME is {' or '.join(taking)}")
         places[name] = path
     return [
         dataclasses.replace(q, data=places[q.name]) if isinstance(q, Trained) and q.name in places else q for q in questions
