@@ -1,10 +1,12 @@
-"""Writing files so that an interrupted or failed write never damages what was there."""
+"""Writing files so that an interrupted or failed write, or a second process, never damages what was there."""
 
 import contextlib
 import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+
+from openxlstm.errors import UserError
 
 
 @contextlib.contextmanager
@@ -34,3 +36,28 @@ def write_atomic(path: str | os.PathLike[str], content: str | bytes) -> None:
             aside.write_text(content, encoding="utf-8")
         else:
             aside.write_bytes(content)
+
+
+@contextlib.contextmanager
+def held(folder: str | os.PathLike[str]) -> Iterator[None]:
+    """Keep a folder to this process; UserError if another one holds it.
+
+    The hold ends with its process, however that ends. Where folders cannot be locked (Windows, some network file systems) there
+    is no hold.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"{folder}: another process works in it; wait for it or stop it") from None
+        except OSError:  # a file system without locks
+            pass
+        yield
+    finally:
+        os.close(handle)

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from openxlstm.errors import UserError
+from openxlstm.files import held
 from openxlstm.training.compare import compare
 
 SOURCE = Path(__file__).parents[2] / "src"
@@ -90,6 +91,23 @@ def test_side_by_side_finds_the_same(base, tmp_path, monkeypatch):
     (cell,) = compare(wild, ["mlstm"], [0], tmp_path / "wild", jobs=2).cells
     assert cell.report is None
     assert "not finite" in cell.failure
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_cell_that_is_trained_elsewhere_is_left_alone(base, tmp_path, monkeypatch, jobs):
+    """Not even emptied, though it has no checkpoint yet."""
+    monkeypatch.setenv("PYTHONPATH", str(SOURCE))
+    short = replace(base, trainer=replace(base.trainer, steps=2))
+    (cell,) = compare(short, ["lstm"], [0], tmp_path / "cmp").cells
+    for name in ("report.json", "checkpoints/last.pt"):
+        (cell.folder / name).unlink()
+    with held(cell.folder):
+        busy, other = compare(short, ["lstm", "slstm"], [0], tmp_path / "cmp", jobs=jobs).cells
+        assert (cell.folder / "metrics.csv").exists()
+    assert busy.failure == f"{cell.folder}: another process works in it; wait for it or stop it"
+    assert other.report is not None
+    (again,) = compare(short, ["lstm"], [0], tmp_path / "cmp", jobs=jobs).cells
+    assert again.report is not None
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -8,6 +8,8 @@ import time
 
 import pytest
 
+from openxlstm.errors import UserError
+from openxlstm.files import held
 from openxlstm.training import train
 
 
@@ -49,6 +51,20 @@ def test_a_killed_run_resumes_bit_for_bit(config_file, command, tmp_path, losses
         assert losses(resumed.folder, column) == losses(whole.folder, column), column
     model = "model/model.safetensors"
     assert (resumed.folder / model).read_bytes() == (whole.folder / model).read_bytes()
+
+
+def test_a_run_is_one_process_at_a_time(config_file, command, tmp_path, losses):
+    _, path = config_file(steps=100_000, checkpoint_every=2, validate_every=0)
+    folder = tmp_path / "run"
+    process = command("train", "--config", path, "--run-dir", folder)
+    wait_for_step(process, folder, 5)
+    with pytest.raises(UserError, match="another process works in it; wait for it or stop it"):
+        train(resume=folder)
+    wait_for_step(process, folder, len(losses(folder)) + 3)  # the first goes on
+    process.kill()
+    process.communicate()
+    with held(folder):  # nothing holds it any more
+        assert (folder / "checkpoints" / "last.pt").exists()
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from openxlstm.errors import UserError
+from openxlstm.files import held
 from openxlstm.training.config import RunConfig
 from openxlstm.training.record import write_json
 
@@ -68,11 +69,12 @@ class Order:
 
     def resumable(self) -> bool:
         """Whether there is a checkpoint to go on from; where a run was stopped before its first one, or has other settings, its
-        folder is emptied."""
+        folder is emptied. Raises UserError where a run is going on."""
         if (self.place / "checkpoints" / "last.pt").exists() and self.begun():
             return True
         if self.place.exists():
-            shutil.rmtree(self.place)
+            with held(self.place):
+                shutil.rmtree(self.place)
         return False
 
 
@@ -159,7 +161,10 @@ class Children:
             if self.stopped is not None:
                 return None, self.stopped
             say(f"{order.title}: {order.place}")
-            child = self.start(order)
+            try:
+                child = self.start(order)
+            except UserError as error:
+                return self.failed(order, str(error), say), None
             self.running.add(child)
         code = child.wait()
         with self.lock:
@@ -170,12 +175,15 @@ class Children:
                 return order.cell(None), number
         cell = order.finished()
         if cell is None:
-            cell = order.cell(None, last_line(order.beside("log")) or f"exit code {code}")
-            say(f"{order.title}: failed: {cell.failure}")
-        else:
-            order.beside("log").unlink()
-            say(f"{order.title}: done")
+            return self.failed(order, last_line(order.beside("log")) or f"exit code {code}", say), None
+        order.beside("log").unlink()
+        say(f"{order.title}: done")
         return cell, None
+
+    def failed(self, order: Order, why: str, say: Say) -> Cell:
+        """A cell without a report."""
+        say(f"{order.title}: failed: {why}")
+        return order.cell(None, why)
 
     def start(self, order: Order) -> subprocess.Popen[bytes]:
         """The process of one cell, in a session of its own, so that Ctrl-C reaches it through `stop` alone."""

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 
 from openxlstm.errors import UserError, missing_extra
+from openxlstm.files import held
 from openxlstm.training import checkpoint
 from openxlstm.training.config import RunConfig, with_values
 from openxlstm.training.jobs.job import Job, open_job
@@ -73,13 +74,14 @@ def train(
     _need_lightning()
     if (config is None) == (resume is None):
         raise UserError("train takes a configuration, or a run folder to resume, and not both")
-    with _process_group() as (rank, world):
+    with _process_group() as (rank, world), contextlib.ExitStack() as holds:
         stored = None
         if resume is not None:
             folder = Path(resume)
             config = load_config(folder)
             if (folder / "report.json").exists():
                 raise UserError(f"{folder} is finished; its result is in {folder / 'report.json'}")
+            _hold(folder, rank, holds)
             stored = checkpoint.read(folder / "checkpoints" / "last.pt")
         assert config is not None
         device_kind(config.trainer.device)  # refused before the text is read and a folder is made
@@ -93,7 +95,14 @@ def train(
         source = job.source()  # checks that there is enough text before a folder is made
         if resume is None:
             folder = _new_folder(config, run_dir, rank, world)
+            _hold(folder, rank, holds)
         return _Run(config, folder, job, model, source, stored, rank, world, tuned).go()
+
+
+def _hold(folder: Path, rank: int, holds: contextlib.ExitStack) -> None:
+    """Two processes in one run folder would write into each other's files."""
+    if rank == 0:
+        holds.enter_context(held(folder))
 
 
 def load_config(folder: Path) -> RunConfig:
