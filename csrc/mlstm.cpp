@@ -53,6 +53,7 @@ struct Gates {
   float* first;           // first step of the chunk that step t may see: where its document begins
   float *log_i, *log_f;   // temporaries
   float g;                // what is kept of the incoming memory
+  bool reads;             // whether any step sees the incoming memory: not if it is empty, or emptied by the first step
   double m_out;
 
   explicit Gates(const MLSTM& p, Scratch& s) {
@@ -99,6 +100,8 @@ struct Gates {
       store(low + t, vexp(at_most(-load(m + t), splat(80.f))));
     }
     g = begin < 0 ? (float)std::exp(sum_f + m_prev - m_out) : 0.f;
+    reads = false;
+    for (int t = 0; t < L; t++) reads |= !(r[t] == 0.f);  // a NaN reads
   }
 
   // D_ts (16) of row t and the W columns from s on.
@@ -239,6 +242,7 @@ struct Scores {
 // h = read (S V + r (Q C)) (21), (23), straight into the output.
 struct ReadOut {
   const MLSTM& p;
+  int K;                   // width of Q; 0: nothing is read from C
   Left Q;
   const float *C, *S, *Vm, *r, *read;
   int64_t h_at;
@@ -250,7 +254,7 @@ struct ReadOut {
     if (n == 0) ahead.fetch(m, R);
     vec acc[R][V];
     clear<R, V>(acc);
-    accumulate<R, V>(acc, p.K, Q + m, C + n, Vp);
+    accumulate<R, V>(acc, K, Q + m, C + n, Vp);
 #pragma GCC unroll 8
     for (int i = 0; i < R; i++)
 #pragma GCC unroll 8
@@ -521,12 +525,12 @@ struct Forward {
       const float* n = now + (int64_t)p.K * p.Vp();
       float* nq = p.nq ? p.nq + x * p.T + at.t0 : nullptr;
       for (int t = 0; t < at.L; t++) {
-        const float value = p.scale() * (row_sum[t] + gates.r[t] * dot(p.Kp(), (q + t).a, n));
+        const float value = p.scale() * (row_sum[t] + (gates.reads ? gates.r[t] * dot(p.Kp(), (q + t).a, n) : 0.f));
         if (nq) nq[t] = value;
         read[t] = at.mask && !at.mask[at.t0 + t] ? 0.f : p.scale() * read_scale(t, value);
       }
       const Ahead ahead{{&p.q, &p.k, &p.v}, {p.K, p.K, p.V}, 3, at.b, at.head, at.t0 + p.L, c + 1 < end ? place(x, c + 1).L : 0};
-      tiles(at.L, p.Vp(), ReadOut{p, q, now, S, Vm, gates.r, read, p.h.at(at.b, at.t0, at.head), ahead});
+      tiles(at.L, p.Vp(), ReadOut{p, gates.reads ? p.K : 0, q, now, S, Vm, gates.r, read, p.h.at(at.b, at.t0, at.head), ahead});
       float* next = p.states && c + 1 < end ? now + size : state;
       update(at, now, next);
       now = next;
@@ -595,6 +599,7 @@ struct Backward {
   Forward forward;  // its scratch holds q, k, v and the gates
   Scratch scratch;
   float *dnum, *dnq, *Vt, *dS, *D, *G, *row_dot, *Ct, *dCt, *size_q, *size_k, *dstate, *after;
+  bool live;  // whether anything has come into dstate; else it is zero
 
   static size_t floats(const MLSTM& p) {
     const size_t L = p.Lp(), K = p.Kp(), V = p.Vp();
@@ -627,11 +632,14 @@ struct Backward {
     Forward::clear_rows(at.L, Vp, Vm);
     transpose(round_up(at.L), Kp, Km, Kp, forward.Kt, Lp);
     transpose(round_up(at.L), Vp, Vm, Vp, Vt, Lp);
-    transpose_matrix(state, Ct);
     triangle(at.L, ScoreGradients{p.K, p.V, Q, forward.Kt, dnum, Vt, gates, forward.S, dS, D, row_dot, Kp, Vp, Lp});
-    tiles(at.L, Kp, Product{p.V, Left{dnum, Vp, 1}, Ct, Kp, G, Kp, false});
+    if (gates.reads) {
+      transpose_matrix(state, Ct);
+      tiles(at.L, Kp, Product{p.V, Left{dnum, Vp, 1}, Ct, Kp, G, Kp, false});
+    }
     for (int t = 0; t < at.L; t++) {
-      const float dh_h = row_dot[t] + gates.r[t] * dot(Kp, Q + (int64_t)t * Kp, G + (int64_t)t * Kp);
+      const int64_t row = (int64_t)t * Kp;
+      const float dh_h = row_dot[t] + (gates.reads ? gates.r[t] * dot(Kp, Q + row, G + row) : 0.f);
       const bool above = p.normalize && !(std::fabs(nq[t]) < gates.low[t]);  // NaN is above
       const float read = forward.read_scale(t, nq[t]);
       dnq[t] = above ? -p.scale() * dh_h * read * (nq[t] > 0 ? 1.f : -1.f) : 0.f;
@@ -646,9 +654,10 @@ struct Backward {
     const int Kp = p.Kp(), Vp = p.Vp();
     const int64_t n = (int64_t)p.K * Vp;
     const Gates& gates = forward.gates;
-    scale_rows(at.L, Kp, gates.r, forward.Q);
-    tiles(p.K, Vp, Update{at.L, Kp, Vp, gates.g, forward.Q, dnum, dstate, dstate});
-    update_n(at.L, Kp, gates.g, forward.Q, dnq, dstate + n, dstate + n);
+    const int L = gates.reads ? at.L : 0;
+    scale_rows(L, Kp, gates.r, forward.Q);
+    tiles(p.K, Vp, Update{L, Kp, Vp, gates.g, forward.Q, dnum, dstate, dstate});
+    update_n(L, Kp, gates.g, forward.Q, dnq, dstate + n, dstate + n);
   }
 
   // What the reads of a segment send to the state before it; returns how much passes from the state after it.
@@ -668,10 +677,11 @@ struct Backward {
   void run(int64_t x, int begin, int end, const float* from) {
     const int64_t size = p.state_size();
     memcpy(dstate, from, sizeof(float) * size);
+    live = p.dC || p.dn || end < p.chunks();
     for (int c = end - 1; c >= begin; c--) {
       const float* state = p.states + (x * p.chunks() + c) * size;
       const float* next = state + size;
-      if (c + 1 == p.chunks()) {
+      if (live && c + 1 == p.chunks()) {
         load_state(p, p.C + x * p.K * p.V, p.n + x * p.K, after);
         next = after;
       }
@@ -685,18 +695,21 @@ struct Backward {
     const Gates& gates = forward.gates;
     float *Q = forward.Q, *Km = forward.Km, *Vm = forward.Vm, *S = forward.S;
     load_chunk(at, x, c, state);
-    transpose_matrix(dstate, dCt);
+    if (live) transpose_matrix(dstate, dCt);
     const float *n = state + (int64_t)K * Vp, *dn = dstate + (int64_t)K * Vp;
 
     const Ahead ahead{{&p.q, &p.k, &p.v, &p.dh}, {K, K, V, V}, 4, at.b, at.head, at.t0 - p.L, c > begin ? p.L : 0};
-    tiles(at.L, Vp, InputGradient{p.dv, p.dv.at(at.b, at.t0, at.head), V, Vp, nullptr, K, Km, dstate, Kp, nullptr, nullptr,
+    tiles(at.L, Vp, InputGradient{p.dv, p.dv.at(at.b, at.t0, at.head), V, Vp, nullptr, live ? K : 0, Km, dstate, Kp, nullptr, nullptr,
                                   gates.w, S, true, dnum, at.L, Lp, nullptr, nullptr, &ahead});
-    tiles(at.L, Kp, InputGradient{p.dq, p.dq.at(at.b, at.t0, at.head), K, Kp, G, 0, dnum, Ct, Vp, dnq, n,
+    tiles(at.L, Kp, InputGradient{p.dq, p.dq.at(at.b, at.t0, at.head), K, Kp, gates.reads ? G : nullptr, 0, dnum, Ct, Vp, dnq,
+                                  gates.reads ? n : nullptr,
                                   gates.r, dS, false, Km, at.L, Lp, Q, size_q, nullptr});
-    tiles(at.L, Kp, InputGradient{p.dk, p.dk.at(at.b, at.t0, at.head), K, Kp, nullptr, V, Vm, dCt, Vp, nullptr, dn,
+    tiles(at.L, Kp, InputGradient{p.dk, p.dk.at(at.b, at.t0, at.head), K, Kp, nullptr, live ? V : 0, Vm, dCt, Vp, nullptr,
+                                  live ? dn : nullptr,
                                   gates.w, dS, true, Q, at.L, Lp, Km, size_k, nullptr});
-    gate_gradients(at, dot(p.state_size() - Kp, dstate, next) + dot(Kp, dn, next + (int64_t)K * Vp));
+    gate_gradients(at, live ? dot(p.state_size() - Kp, dstate, next) + dot(Kp, dn, next + (int64_t)K * Vp) : 0.f);
     update(at, dstate);
+    live |= gates.reads;
   }
 
   // d log_i (33) and, starting from `anchor` = <dC', C'> + dn' . n', d log_f (35); then through the gates' functions.

@@ -44,14 +44,20 @@ def scan(
     chunk_size: int | None,
 ) -> tuple[Tensor, MLSTMState]:
     """The contract of `mlstm_scan` with checked arguments."""
-    B, T, H, _ = q.shape
+    B, T, H, K = q.shape
     C0, n0, m0 = (x.float().contiguous() for x in state)
     if B * T * H == 0:
         return v.new_empty(v.shape), MLSTMState(C0, n0, m0)
     inputs = (rows(q), rows(k), rows(v), i_pre.float(), f_pre.float(), C0, n0, m0.detach(), reset, mask)
     keep = needs_gradient(q, k, v, i_pre, f_pre, C0, n0)
-    h, C, n, m, *_ = _run(*inputs, normalize, input_gate == "sigmoid", eps, min(chunk_size or CHUNK_SIZE, T), keep)
+    h, C, n, m, *_ = _run(*inputs, normalize, input_gate == "sigmoid", eps, chunk_steps(chunk_size, T, K), keep)
     return h, MLSTMState(C, n, m.detach())
+
+
+def chunk_steps(chunk_size: int | None, T: int, K: int) -> int:
+    """Steps a chunk: what was asked for, or all of a sequence that is short beside its keys: scores between all its steps cost
+    less than a memory, and an empty one before the first chunk is not read."""
+    return min(chunk_size or (T if T <= K else CHUNK_SIZE), T)
 
 
 class Problem(ctypes.Structure):
