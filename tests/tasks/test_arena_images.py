@@ -100,6 +100,15 @@ def test_classes_of_a_folder_in_turn(tmp_path):
     assert pooled[0, 5, 2].tolist() == images["train", 0, 0][10:12, 4:6].reshape(4, 3).mean(0).round().tolist()
     assert cifar(source, pool=2).reports == ("256",)
     assert cifar(source, pool=2).train_batch(3, torch.Generator()).inputs.shape == (3, 256, 1)
+    plain, either = (
+        cifar(source, color=True, pool=2, mirror=mirror).train_batch(64, torch.Generator().manual_seed(0))
+        for mirror in (False, True)
+    )
+    assert torch.equal(plain.targets, either.targets)
+    before, after = (batch.inputs.reshape(64, 16, 16, 3) for batch in (plain, either))
+    same = (after == before).flatten(1).all(1)
+    assert 16 < same.sum() < 48
+    assert torch.equal(after[~same], before[~same].flip(2))
 
 
 def refusal(task):

@@ -15,7 +15,7 @@ from openxlstm.data.image import CIFAR_SIDE, decode, read_cifar_batch
 from openxlstm.errors import UserError
 from openxlstm.tasks.images import ImageFiles, Images, SplitFiles
 from openxlstm.tasks.published import LONG_RANGE_ARENA
-from openxlstm.tasks.task import Anchor, Signature, Split
+from openxlstm.tasks.task import Anchor, Batch, Signature, Split
 
 BATCHES = {"train": tuple(f"data_batch_{number}.bin" for number in range(1, 6)), "test": ("test_batch.bin",)}
 CIFAR = re.compile(
@@ -37,6 +37,7 @@ class ArenaImage(SplitFiles):
         images `{train,test}/<class>/<name>.png` or `.jpg`.
     color: three numbers a pixel, red, green and blue, instead of one.
     pool: averages of so many times so many pixels are read instead of pixels: 2 makes 256 steps of 1,024.
+    mirror: every other training image, by chance, is read from right to left. Usual for CIFAR-10, but not in Long Range Arena.
     validation_samples: images at the end of the training part that are kept for validation.
     test_samples: images of the test part, from its beginning; 0 = all of them.
     """
@@ -49,6 +50,7 @@ class ArenaImage(SplitFiles):
 
     color: bool = False
     pool: int = 1
+    mirror: bool = False
 
     def __post_init__(self) -> None:
         if self.pool < 1 or CIFAR_SIDE % self.pool:
@@ -68,6 +70,15 @@ class ArenaImage(SplitFiles):
     @property
     def anchors(self) -> tuple[Anchor, ...]:
         return LONG_RANGE_ARENA[f"lra_image{'_color' * self.color}"] if self.pool == 1 else ()
+
+    def train_batch(self, batch: int, rng: torch.Generator) -> Batch:
+        found = super().train_batch(batch, rng)
+        if not self.mirror:
+            return found
+        side = CIFAR_SIDE // self.pool
+        mirrored = found.inputs.unflatten(1, (side, side)).flip(2).flatten(1, 2)
+        chosen = torch.rand(batch, 1, 1, generator=rng) < 0.5
+        return found._replace(inputs=torch.where(chosen, mirrored, found.inputs))
 
     def read_part(self, part: str) -> Images:
         return _as_steps(self.source, part, self.color, self.pool)
