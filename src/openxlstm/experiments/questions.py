@@ -45,6 +45,8 @@ COUNTING = {
 }
 """With these a counter keeps to its states at lengths never seen: what is read is noisy, so that states must attract; large
 steps of small batches and no weight decay let them (docs/log.md)."""
+WHOLE_ROWS = {"model.conv_width": "18", "data.mirror": "true", "trainer.batch_size": "64", "trainer.steps": "3000"}
+"""For rows of 16 pixels: a convolution that reaches the pixel above and its neighbours (docs/log.md)."""
 LADDER = ("lstm_plain", "lstm_residual", "lstm", "slstm", "xlstm[7:1]")
 """Each with one thing more than the one before: residual branch and norm, up-projection, exponential gates, matrix memory."""
 NO_CONV, FIXED_GATES = "mlstm{conv_width=0}", "mlstm{input_gate_mode=fixed,forget_gate_mode=fixed}"
@@ -81,7 +83,14 @@ def formal(
 
 
 def pictures(
-    name: str, claim: str, published: str, *, recipe: str, bar: float, steps: int, published_size: dict[str, str]
+    name: str,
+    claim: str,
+    published: str,
+    *,
+    recipe: str,
+    bar: float,
+    options: dict[str, str],
+    published_size: dict[str, str],
 ) -> Question:
     """Pictures read pixel by pixel, at the recipe's size; on a GPU at the published one."""
     return Trained(
@@ -92,7 +101,7 @@ def pictures(
         checks=(Check(what="accuracy of mlstm", measure=score("mlstm"), bar=bar),),
         settings={
             "minutes": Setting(models=("mlstm", "lstm"), options={**FIRST_PICTURES, "trainer.steps": "300"}),
-            "hours": Setting(models=MATRIX, seeds=3, options={**ONE_THREAD, "trainer.steps": str(steps)}),
+            "hours": Setting(models=MATRIX, seeds=3, options={**ONE_THREAD, **options}),
             "gpu": Setting(
                 models=EVERY,
                 seeds=3,
@@ -373,7 +382,7 @@ QUESTIONS: dict[str, Question] = {
             "1,024 grey pixels: xLSTM 0.695, LSTM 0.675, Llama 0.541, Mamba 0.689",
             recipe="lra_image",
             bar=0.45,
-            steps=4000,
+            options=WHOLE_ROWS,
             published_size={"data.pool": "1", "trainer.steps": "15000"},
         ),
         pictures(
@@ -382,7 +391,7 @@ QUESTIONS: dict[str, Question] = {
             "1,024 pixels: xLSTM 0.919, LSTM fails, Llama 0.887, Mamba 0.992",
             recipe="pathfinder",
             bar=0.60,
-            steps=1000,
+            options={"trainer.steps": "1000"},
             published_size={"data.size": "32", "trainer.steps": "30000"},
         ),
         Trained(
