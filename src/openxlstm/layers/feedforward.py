@@ -1,14 +1,12 @@
 """Gated feed-forward networks."""
 
 import math
-from collections.abc import Callable
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from openxlstm.layers.init import small_init, wang_init
-
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"gelu": F.gelu, "silu": F.silu}
+from openxlstm.ops.glu.glu import glu
+from openxlstm.ops.glu.plain import ACTIVATIONS
 
 
 def hidden_size(dim: int, factor: float, multiple_of: int = 64) -> int:
@@ -55,8 +53,7 @@ class GatedFeedForward(nn.Module):
                 nn.init.zeros_(linear.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        gate, up = self.up(x).chunk(2, -1)
-        return self.down(ACTIVATIONS[self.activation](gate) * up)
+        return self.down(glu(self.up(x), activation=self.activation))
 
     def extra_repr(self) -> str:
         return f"activation={self.activation}"

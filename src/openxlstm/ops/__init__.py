@@ -4,6 +4,7 @@ from importlib import import_module
 
 from openxlstm.ops.backend import Backend
 from openxlstm.ops.conv1d.conv import causal_conv1d
+from openxlstm.ops.glu.glu import glu
 from openxlstm.ops.headnorm.norm import head_norm
 from openxlstm.ops.lstm.scan import lstm_layer, lstm_scan
 from openxlstm.ops.mlstm.scan import mlstm_scan
@@ -16,6 +17,7 @@ __all__ = [
     "MLSTMState",
     "SLSTMState",
     "causal_conv1d",
+    "glu",
     "head_norm",
     "lstm_layer",
     "lstm_scan",
@@ -26,6 +28,7 @@ __all__ = [
 
 DOORS = {
     "causal_conv1d": ("openxlstm.ops.conv1d.conv", "BACKENDS"),
+    "glu": ("openxlstm.ops.glu.glu", "BACKENDS"),
     "head_norm": ("openxlstm.ops.headnorm.norm", "BACKENDS"),
     "lstm_layer": ("openxlstm.ops.lstm.scan", "LAYER_BACKENDS"),
     "lstm_scan": ("openxlstm.ops.lstm.scan", "BACKENDS"),

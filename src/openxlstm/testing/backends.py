@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from openxlstm.ops.conv1d.conv import causal_conv1d
+from openxlstm.ops.glu.glu import glu
 from openxlstm.ops.headnorm.norm import head_norm
 from openxlstm.ops.lstm.scan import lstm_scan
 from openxlstm.ops.mlstm.scan import mlstm_scan
@@ -82,6 +83,13 @@ def check_head_norm_backend(
 ) -> None:
     """As check_mlstm_backend, for the head-wise norm with skip and gate."""
     _check(name, dtype, device, _head_norm_cases(lengths), _run_head_norm)
+
+
+def check_glu_backend(
+    name: str, *, dtype: torch.dtype = torch.float64, device: str = "cpu", lengths: Iterable[int] = (0, 1, 17, 70)
+) -> None:
+    """As check_mlstm_backend, for the gated activation."""
+    _check(name, dtype, device, _glu_cases(lengths), _run_glu)
 
 
 def check_qkv_gates_backend(
@@ -192,6 +200,12 @@ def _head_norm_cases(lengths: Iterable[int]) -> Iterator[Any]:
         yield title, (*inputs, None if kind is None else 3 * gate), None, options
 
 
+def _glu_cases(lengths: Iterable[int]) -> Iterator[Any]:
+    for number, (T, hidden, kind) in enumerate(itertools.product(lengths, (1, 16, 40, 101), ("gelu", "silu"))):
+        x = 3 * torch.randn(2, T, 2 * hidden, generator=generator(number)).double()
+        yield f"T={T} hidden={hidden} {kind}", (x,), None, {"activation": kind}
+
+
 def _qkv_cases(lengths: Iterable[int]) -> Iterator[Any]:
     for number, (T, B, with_state, with_reset, with_mask) in enumerate(_combinations(lengths)):
         rng = generator(number)
@@ -262,6 +276,10 @@ def _run_head_norm(inputs: Any, state: Any, options: Any, backend: str, truth: R
     h, weight, bias, skip, a, gate = inputs
     y = head_norm(h, weight, bias, skip=skip, a=a, gate=gate, backend=backend, **options)
     return _with_gradients({"y": y}, [x for x in inputs if x is not None])
+
+
+def _run_glu(inputs: Any, state: Any, options: Any, backend: str, truth: Result | None) -> Result:
+    return _with_gradients({"y": glu(*inputs, backend=backend, **options)}, inputs)
 
 
 def _run_qkv_gates(inputs: Any, state: Any, options: Any, backend: str, truth: Result | None) -> Result:
