@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from openxlstm.layers import BLOCKS
+from openxlstm.layers.dropout import dropout
 from openxlstm.layers.gates import scalar_gates
 from openxlstm.layers.heads import head_width
 from openxlstm.layers.init import linspace_init, power_law_init
@@ -125,7 +126,7 @@ class _Recurrent(nn.Module):
         after: list[tuple[Any, ...]] = []
         for layer, cells in enumerate(self._cells()):
             if layer and self.drops_between_layers:
-                x = nn.functional.dropout(x, self.dropout, self.training)
+                x = dropout(x, self.dropout, self.training)
             outputs, ends = [], []
             for direction, cell in enumerate(cells):
                 start = None if state is None else state[layer][direction]

@@ -10,14 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from openxlstm.inference.memory import Memory
-from openxlstm.layers import CausalConv1d, GatedFeedForward, HeadNorm, HeadwiseLinear, LayerNorm, RMSNorm
+from openxlstm.layers import CausalConv1d, Dropout, GatedFeedForward, HeadNorm, HeadwiseLinear, LayerNorm, RMSNorm
 from openxlstm.layers.gates import ScalarGates
 from openxlstm.models.language import LanguageModel
 from openxlstm.models.stack import BlockStack
 
 COMMON_PARTS = {
     LanguageModel, BlockStack, CausalConv1d, GatedFeedForward, HeadNorm, HeadwiseLinear, LayerNorm, RMSNorm, ScalarGates,
-    nn.Linear, nn.Embedding, nn.Dropout, nn.ModuleList, nn.Identity,
+    nn.Linear, nn.Embedding, Dropout, nn.ModuleList, nn.Identity,
 }  # fmt: skip
 """Modules around the blocks, and in them."""
 

@@ -5,6 +5,7 @@ from torch import nn
 from openxlstm.layers.attention import AttentionBlock
 from openxlstm.layers.conv import CausalConv1d
 from openxlstm.layers.cross_attention import CrossAttention
+from openxlstm.layers.dropout import Dropout
 from openxlstm.layers.feedforward import GatedFeedForward
 from openxlstm.layers.headwise import HeadwiseLinear
 from openxlstm.layers.lstm import LSTMBlock, LSTMPlainBlock, LSTMResidualBlock
@@ -32,6 +33,7 @@ __all__ = [
     "AttentionBlock",
     "CausalConv1d",
     "CrossAttention",
+    "Dropout",
     "GatedFeedForward",
     "HeadNorm",
     "HeadwiseLinear",

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from openxlstm.layers.dropout import Dropout
 from openxlstm.layers.feedforward import GatedFeedForward
 from openxlstm.layers.init import small_init, wang_init
 from openxlstm.layers.norm import RMSNorm
@@ -54,7 +55,7 @@ class AttentionBlock(nn.Module):
         self.out = nn.Linear(dim, dim, bias=False)
         self.ffn_norm = RMSNorm(dim, eps=norm_eps)
         self.ffn = GatedFeedForward(dim, ffn_factor, activation="silu", num_blocks=num_blocks, multiple_of=ffn_multiple)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

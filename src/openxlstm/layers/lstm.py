@@ -5,6 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from openxlstm.layers.dropout import Dropout
 from openxlstm.layers.feedforward import GatedFeedForward
 from openxlstm.layers.heads import head_width
 from openxlstm.layers.init import small_init
@@ -54,7 +55,7 @@ class LSTMBlock(nn.Module):
         if ffn_factor is not None:
             self.ffn_norm = LayerNorm(dim, eps=norm_eps)
             self.ffn = GatedFeedForward(dim, ffn_factor, activation="gelu", num_blocks=num_blocks, multiple_of=ffn_multiple)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

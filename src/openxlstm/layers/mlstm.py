@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from openxlstm.layers.conv import CausalConv1d
+from openxlstm.layers.dropout import Dropout
 from openxlstm.layers.gates import ScalarGates
 from openxlstm.layers.heads import head_width
 from openxlstm.layers.headwise import HeadwiseLinear
@@ -76,7 +77,7 @@ class MLSTMBlock(nn.Module):
         self.head_norm = HeadNorm(num_heads, head_dim, eps=norm_eps)
         self.skip = nn.Parameter(torch.ones(inner))
         self.down = nn.Linear(inner, dim, bias=False)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

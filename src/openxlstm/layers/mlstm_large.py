@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
+from openxlstm.layers.dropout import Dropout
 from openxlstm.layers.feedforward import GatedFeedForward
 from openxlstm.layers.gates import scalar_gates
 from openxlstm.layers.heads import head_width
@@ -65,7 +66,7 @@ class MLSTMLargeBlock(nn.Module):
         self.ffn = GatedFeedForward(
             dim, ffn_factor, activation="silu", bias=bias, num_blocks=num_blocks, multiple_of=ffn_multiple
         )
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from openxlstm.layers.conv import CausalConv1d
+from openxlstm.layers.dropout import Dropout
 from openxlstm.layers.feedforward import GatedFeedForward
 from openxlstm.layers.heads import head_width
 from openxlstm.layers.init import power_law_init, small_init
@@ -65,7 +66,7 @@ class SLSTMBlock(nn.Module):
         self.head_norm = HeadNorm(num_heads, D, eps=norm_eps)
         self.ffn_norm = LayerNorm(dim, eps=norm_eps)
         self.ffn = GatedFeedForward(dim, ffn_factor, activation="gelu", num_blocks=num_blocks, multiple_of=ffn_multiple)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from openxlstm.layers.conv import CausalConv1d
+from openxlstm.layers.dropout import Dropout
 from openxlstm.layers.heads import head_width
 from openxlstm.layers.init import log_uniform_softplus_init, small_init, wang_init
 from openxlstm.layers.norm import RMSNorm
@@ -64,7 +65,7 @@ class SSDBlock(nn.Module):
         self.D = nn.Parameter(torch.ones(num_heads))
         self.out_norm = RMSNorm(inner, eps=norm_eps)
         self.down = nn.Linear(inner, dim, bias=False)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

@@ -2,9 +2,9 @@
 
 from typing import ClassVar
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from openxlstm.layers.dropout import dropout
 from openxlstm.layers.init import small_init
 from openxlstm.models.config import EncoderConfig
 from openxlstm.models.pretrained import PretrainedModel
@@ -36,4 +36,4 @@ class Encoder(PretrainedModel):
             if x.dim() != 3 or x.shape[-1] != self.config.input_dim:
                 raise ValueError(f"x must be [B, T, {self.config.input_dim}], got {list(x.shape)}")
             e = self.projection(x)
-        return F.dropout(e, self.config.input_dropout, self.training)
+        return dropout(e, self.config.input_dropout, self.training)

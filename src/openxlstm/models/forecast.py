@@ -9,10 +9,10 @@ number of rows.
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from openxlstm.layers.attention import keep_recent
+from openxlstm.layers.dropout import dropout
 from openxlstm.models.config import ForecastConfig
 from openxlstm.models.pretrained import PretrainedModel
 from openxlstm.models.stack import BlockStack, StackState
@@ -133,7 +133,7 @@ class ForecastModel(PretrainedModel):
         e = self.projection(patch)
         if static is not None and self.static is not None:
             e = e + self.static(static)[:, None]
-        e = F.dropout(e, config.input_dropout, self.training)
+        e = dropout(e, config.input_dropout, self.training)
         valid = torch.ones(B, T, dtype=torch.bool, device=rows.device) if mask is None else mask
         place = state.steps[:, None] + valid.cumsum(1) - valid.long()  # rows read before this one
         reset = valid & (place % config.memory == 0) & (place > 0) if config.memory else None
@@ -147,7 +147,7 @@ class ForecastModel(PretrainedModel):
         config = self.config
         B, T, C = reading.centre.shape
         shape = (B, T, config.horizon, C, 1 + len(config.quantiles))
-        h = F.dropout(reading.h, config.input_dropout, self.training)
+        h = dropout(reading.h, config.input_dropout, self.training)
         y = self.output(h).view(shape)
         if self.ahead is not None and self.ahead_output is not None:
             expected = [B, T + config.horizon - 1, config.num_covariates]

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from openxlstm.layers.dropout import dropout
 from openxlstm.models.pretrained import PretrainedModel
 from openxlstm.ops.numerics import accumulation_dtype, soft_cap
 
@@ -33,7 +34,7 @@ class TokenModel(PretrainedModel):
     def embed(self, ids: Tensor) -> Tensor:
         """Tokens [B, T] as vectors [B, T, D]. Raises ValueError for shapes, dtypes and ids outside the vocabulary."""
         check_ids(ids, self.config.vocab_size)
-        return F.dropout(self.embedding(ids), self.config.embedding_dropout, self.training)
+        return dropout(self.embedding(ids), self.config.embedding_dropout, self.training)
 
 
 def check_ids(ids: Tensor, vocab_size: int) -> None:
