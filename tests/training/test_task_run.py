@@ -15,7 +15,7 @@ from openxlstm.tasks.generated import length_range
 from openxlstm.training import RunConfig, TrainerConfig, train
 from openxlstm.training.config import build_sequence_config, with_values
 from openxlstm.training.evaluation.task import evaluate_task
-from openxlstm.training.jobs.task import TaskBatches, TaskJob
+from openxlstm.training.jobs.task import AT_ONCE, TaskBatches, TaskJob
 from openxlstm.training.loss import TaskLoss
 from openxlstm.training.run import load_config
 
@@ -100,6 +100,21 @@ def test_accumulation_changes_rounding_alone(tiny, tmp_path, losses):
         assert float(losses(parts.folder)[step]) == pytest.approx(float(loss), rel=1e-4)  # fp32 sums, AdamW's 1 / sqrt(v)
 
 
+@pytest.mark.parametrize("name", ["parity", "adding", "pathfinder", "program_evaluation"])
+def test_batches_that_are_made_together_are_batches(name):
+    """Of one step each, all different, without columns that are padding everywhere; the last also comes alone."""
+    task = TASKS[name]()
+    source = TaskBatches(task, 4, seed=0, steps=40)
+    found = [source.batch(step) for step in range(AT_ONCE + 2)]
+    for batch in found:
+        assert len(batch.lengths) == len(batch.inputs) == 4
+        assert batch.inputs.shape[1] == batch.targets.shape[1] == batch.lengths.max()
+        assert batch.scored.any(1).all()
+    assert len({batch.inputs.numpy().tobytes() for batch in found}) == len(found)
+    alone = TaskBatches(task, 4, seed=0, steps=40).batch(AT_ONCE + 1)
+    assert all(torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in zip(alone, found[-1]))
+
+
 def test_batches_are_a_function_of_seed_step_and_rank():
     task = TASKS["parity"]()
     source = TaskBatches(task, 8, seed=3)
@@ -117,7 +132,7 @@ def test_batches_are_a_function_of_seed_step_and_rank():
 def test_two_processes_are_one(tiny, command, tmp_path, losses):
     """At the same global batch, with sharded weights; sums over rows are made in two halves (see test_distributed). The best
     weights are not the last ones, so that they are loaded into the shards."""
-    config = tiny(strategy="fsdp2")
+    config = replace(tiny(strategy="fsdp2"), seed=4)  # of which that is true
     path = tmp_path / "run.json"
     path.write_text(json.dumps(config.to_dict()))
     process = command("train", "--config", path, "--run-dir", tmp_path / "two", processes=2)
@@ -239,7 +254,7 @@ def test_parity_is_learnt(tmp_path):
         data=task,
         model=replace(base.model, dim=16),
         optimizer=replace(base.optimizer, lr=1e-2),
-        trainer=replace(base.trainer, steps=200, batch_size=64, validate_every=0, checkpoint_every=200, threads=1),
+        trainer=replace(base.trainer, steps=300, batch_size=64, validate_every=0, checkpoint_every=300, threads=1),
     )
     report = train(config, tmp_path / "run").report
     assert report["test"]["score"] > 0.99

@@ -75,6 +75,11 @@ class GeneratedTask(Task):
     def train_batch(self, batch: int, rng: torch.Generator) -> Batch:
         return self.draw("train", draw_lengths(self.train_length, batch, rng), rng)
 
+    def train_batches(self, batch: int, count: int, rng: torch.Generator) -> list[Batch]:
+        """Sequences of one length are sampled together, and in many batches there are more of each."""
+        drawn = self.train_batch(batch * count, rng)
+        return [drawn.rows(slice(start, start + batch)).cut() for start in range(0, batch * count, batch)]
+
     def evaluation(self, split: Split, lengths: str) -> Iterator[tuple[str, Batch]]:
         self.check_lengths(length_range(lengths))
         groups = parts(length_range(lengths))

@@ -41,6 +41,11 @@ class Batch(NamedTuple):
         """Some of the sequences."""
         return type(self)(*(part[which] for part in self))
 
+    def cut(self) -> Self:
+        """The same without steps that are padding in all sequences."""
+        longest = int(self.lengths.max())
+        return type(self)(self.inputs[:, :longest], self.targets[:, :longest], self.lengths)
+
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
         """The same batch on a device."""
         return type(self)(*(part.to(device, non_blocking=non_blocking) for part in self))
@@ -209,6 +214,10 @@ class Task(ABC):
     @abstractmethod
     def train_batch(self, batch: int, rng: torch.Generator) -> Batch:
         """So many training samples."""
+
+    def train_batches(self, batch: int, count: int, rng: torch.Generator) -> list[Batch] | None:
+        """`count` of them at once, where that is cheaper than one after the other."""
+        return None
 
     def train_batch_at(self, batch: int, rng: torch.Generator, progress: float) -> Batch:
         """The same when a share `progress` of the run, from 0 to below 1, is done: for samples that change in its course."""

@@ -15,6 +15,9 @@ from openxlstm.training.evaluation.task import TaskEvaluation, evaluate_task, ta
 from openxlstm.training.jobs.job import Job
 from openxlstm.training.record import task_figure, write_json
 
+AT_ONCE = 16
+"""Batches that are made together, of a task that can do that."""
+
 
 class TaskBatches:
     """Training samples as a function of (seed, step, rank, world size).
@@ -24,12 +27,22 @@ class TaskBatches:
 
     def __init__(self, task: Task, rows: int, seed: int, steps: int = 1) -> None:
         self.task, self.rows, self.seed, self.steps = task, rows, seed, steps
+        self.made: tuple[int, list[Batch] | None] = (-1, None)  # a group of batches, and its number
 
     def batch(self, step: int, rank: int = 0, world_size: int = 1) -> Batch:
         """The rows of `rank` in global batch number `step` (from 0)."""
-        rng = torch.Generator().manual_seed(mix("train", self.seed, step))
-        progress = min(step / self.steps, 1.0)
-        return self.task.train_batch_at(self.rows, rng, progress).rows(share(self.rows, rank, world_size))
+        if self.made[0] != step // AT_ONCE:
+            self.made = step // AT_ONCE, self.task.train_batches(self.rows, AT_ONCE, self.rng(step // AT_ONCE))
+        group = self.made[1]
+        if group is not None:
+            found = group[step % AT_ONCE]
+        else:
+            found = self.task.train_batch_at(self.rows, self.rng(step), min(step / self.steps, 1.0))
+        return found.rows(share(self.rows, rank, world_size))
+
+    def rng(self, number: int) -> torch.Generator:
+        """Draws batch, or group of batches, `number`."""
+        return torch.Generator().manual_seed(mix("train", self.seed, number))
 
 
 class TaskJob(Job):
