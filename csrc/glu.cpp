@@ -1,4 +1,4 @@
-// What a gated feed-forward network does between its two products, forward and backward (ops/glu/glu.py):
+// What a gated feed-forward network does between its two products, forward and backward (ops/glu/activation.py):
 //
 //   y = act(gate) * up,  act = gelu or silu;  a row of x is its gate, then its up, `hidden` numbers each
 #include "activation.h"

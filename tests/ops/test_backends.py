@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from openxlstm.ops.conv1d import conv
-from openxlstm.ops.glu import glu
+from openxlstm.ops.glu import activation as gated
 from openxlstm.ops.headnorm import norm
 from openxlstm.ops.lstm import scan as lstm
 from openxlstm.ops.mlstm import scan as mlstm
@@ -12,7 +12,7 @@ from openxlstm.ops.qkv import gates as qkv
 from openxlstm.ops.slstm import scan as slstm
 from openxlstm.testing import (
     check_conv1d_backend,
-    check_glu_backend,
+    check_gated_activation_backend,
     check_hard_gates,
     check_head_norm_backend,
     check_lstm_backend,
@@ -26,7 +26,7 @@ CHECKS = {
     "slstm": (slstm.BACKENDS, check_slstm_backend),
     "lstm": (lstm.BACKENDS, check_lstm_backend),
     "conv1d": (conv.BACKENDS, check_conv1d_backend),
-    "glu": (glu.BACKENDS, check_glu_backend),
+    "gated_activation": (gated.BACKENDS, check_gated_activation_backend),
     "head_norm": (norm.BACKENDS, check_head_norm_backend),
     "qkv_gates": (qkv.BACKENDS, check_qkv_gates_backend),
 }

@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from openxlstm.ops import causal_conv1d, glu, head_norm, mlstm_scan, native, qkv_gates, slstm_scan
+from openxlstm.ops import causal_conv1d, gated_activation, head_norm, mlstm_scan, native, qkv_gates, slstm_scan
 from openxlstm.ops.state import MLSTMState, SLSTMState
 from openxlstm.testing import (
     check_conv1d_backend,
-    check_glu_backend,
+    check_gated_activation_backend,
     check_head_norm_backend,
     check_mlstm_backend,
     check_qkv_gates_backend,
@@ -44,7 +44,7 @@ def slstm(gates: Tensor, R: Tensor, b: Tensor, h: Tensor, c: Tensor, n: Tensor, 
 
 
 def gated(x: Tensor, **options: Any) -> tuple[Tensor, ...]:
-    return (glu(x, **options),)
+    return (gated_activation(x, **options),)
 
 
 B, T, H, V = 3, 150, 2, 36
@@ -58,7 +58,7 @@ KERNELS: dict[str, tuple[Callable[..., Any], tuple[tuple[int, ...], ...], Callab
     ),
     "slstm": (slstm, ((B, T, 4, H, V), (H, V, 4, V), (4, H, V), *[(B, H, V)] * 3), check_slstm_backend),
     "conv1d": (conv, ((B, T, D), (D, 4), (D,), (B, 3, D)), check_conv1d_backend),
-    "glu": (gated, ((B, T, 2 * 37),), check_glu_backend),
+    "gated_activation": (gated, ((B, T, 2 * 37),), check_gated_activation_backend),
     "head_norm": (norm, ((B, T, H, V), (D,), (D,), (D,), (B, T, D), (B, T, D)), check_head_norm_backend),
     "qkv_gates": (
         qkv_gates,
@@ -248,7 +248,7 @@ def test_operators_are_what_torch_expects() -> None:
     torch.library.opcheck(torch.ops.openxlstm.conv1d.default, (x, taps.T.contiguous(), bias, state, None, None, True))
     h, weight, bias, skip, a, gate = (x.requires_grad_() for x in inputs_of("head_norm"))
     torch.library.opcheck(torch.ops.openxlstm.head_norm.default, (h, weight, bias, skip, a, gate, 1, 1e-5))
-    (x,) = (x.requires_grad_() for x in inputs_of("glu"))
+    (x,) = (x.requires_grad_() for x in inputs_of("gated_activation"))
     torch.library.opcheck(torch.ops.openxlstm.glu.default, (x, True))
     u, taps, bias, *rest, state = inputs_of("qkv_gates")
     args = (u.requires_grad_(), taps.T.contiguous(), bias, state, None, None, *rest, True)

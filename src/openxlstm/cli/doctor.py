@@ -235,7 +235,7 @@ INPUTS: dict[str, Callable[[], list[Tensor]]] = {
     "lstm_scan": recurrent_inputs,
     "lstm_layer": layer_inputs,
     "causal_conv1d": lambda: random((2, 33, 16), (16, 4), (16,)),
-    "glu": lambda: random((2, 33, 32)),
+    "gated_activation": lambda: random((2, 33, 32)),
     "head_norm": lambda: random((2, 33, 2, 16), (32,)),
     "qkv_gates": lambda: random((2, 33, 16), (16, 4), (16,), (4, 4, 4), (4, 4, 4), (4, 4, 4), (4, 48), (4,)),
 }

@@ -5,7 +5,7 @@ import math
 from torch import Tensor, nn
 
 from openxlstm.layers.init import small_init, wang_init
-from openxlstm.ops.glu.glu import glu
+from openxlstm.ops.glu.activation import gated_activation
 from openxlstm.ops.glu.plain import ACTIVATIONS
 
 
@@ -53,7 +53,7 @@ class GatedFeedForward(nn.Module):
                 nn.init.zeros_(linear.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down(glu(self.up(x), activation=self.activation))
+        return self.down(gated_activation(self.up(x), activation=self.activation))
 
     def extra_repr(self) -> str:
         return f"activation={self.activation}"

@@ -4,7 +4,7 @@ from importlib import import_module
 
 from openxlstm.ops.backend import Backend
 from openxlstm.ops.conv1d.conv import causal_conv1d
-from openxlstm.ops.glu.glu import glu
+from openxlstm.ops.glu.activation import gated_activation
 from openxlstm.ops.headnorm.norm import head_norm
 from openxlstm.ops.lstm.scan import lstm_layer, lstm_scan
 from openxlstm.ops.mlstm.scan import mlstm_scan
@@ -17,7 +17,7 @@ __all__ = [
     "MLSTMState",
     "SLSTMState",
     "causal_conv1d",
-    "glu",
+    "gated_activation",
     "head_norm",
     "lstm_layer",
     "lstm_scan",
@@ -28,7 +28,7 @@ __all__ = [
 
 DOORS = {
     "causal_conv1d": ("openxlstm.ops.conv1d.conv", "BACKENDS"),
-    "glu": ("openxlstm.ops.glu.glu", "BACKENDS"),
+    "gated_activation": ("openxlstm.ops.glu.activation", "BACKENDS"),
     "head_norm": ("openxlstm.ops.headnorm.norm", "BACKENDS"),
     "lstm_layer": ("openxlstm.ops.lstm.scan", "LAYER_BACKENDS"),
     "lstm_scan": ("openxlstm.ops.lstm.scan", "BACKENDS"),

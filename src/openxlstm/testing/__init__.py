@@ -2,7 +2,7 @@
 
 from openxlstm.testing.backends import (
     check_conv1d_backend,
-    check_glu_backend,
+    check_gated_activation_backend,
     check_hard_gates,
     check_head_norm_backend,
     check_lstm_backend,
@@ -33,7 +33,7 @@ __all__ = [
     "check_conv1d_backend",
     "check_cut_anywhere",
     "check_extreme_gates",
-    "check_glu_backend",
+    "check_gated_activation_backend",
     "check_gradients",
     "check_hard_gates",
     "check_head_norm_backend",

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from openxlstm.ops.conv1d.conv import causal_conv1d
-from openxlstm.ops.glu.glu import glu
+from openxlstm.ops.glu.activation import gated_activation
 from openxlstm.ops.headnorm.norm import head_norm
 from openxlstm.ops.lstm.scan import lstm_scan
 from openxlstm.ops.mlstm.scan import mlstm_scan
@@ -85,11 +85,11 @@ def check_head_norm_backend(
     _check(name, dtype, device, _head_norm_cases(lengths), _run_head_norm)
 
 
-def check_glu_backend(
+def check_gated_activation_backend(
     name: str, *, dtype: torch.dtype = torch.float64, device: str = "cpu", lengths: Iterable[int] = (0, 1, 17, 70)
 ) -> None:
     """As check_mlstm_backend, for the gated activation."""
-    _check(name, dtype, device, _glu_cases(lengths), _run_glu)
+    _check(name, dtype, device, _gated_cases(lengths), _run_gated)
 
 
 def check_qkv_gates_backend(
@@ -200,7 +200,7 @@ def _head_norm_cases(lengths: Iterable[int]) -> Iterator[Any]:
         yield title, (*inputs, None if kind is None else 3 * gate), None, options
 
 
-def _glu_cases(lengths: Iterable[int]) -> Iterator[Any]:
+def _gated_cases(lengths: Iterable[int]) -> Iterator[Any]:
     for number, (T, hidden, kind) in enumerate(itertools.product(lengths, (1, 16, 40, 101), ("gelu", "silu"))):
         x = 3 * torch.randn(2, T, 2 * hidden, generator=generator(number)).double()
         yield f"T={T} hidden={hidden} {kind}", (x,), None, {"activation": kind}
@@ -278,8 +278,8 @@ def _run_head_norm(inputs: Any, state: Any, options: Any, backend: str, truth: R
     return _with_gradients({"y": y}, [x for x in inputs if x is not None])
 
 
-def _run_glu(inputs: Any, state: Any, options: Any, backend: str, truth: Result | None) -> Result:
-    return _with_gradients({"y": glu(*inputs, backend=backend, **options)}, inputs)
+def _run_gated(inputs: Any, state: Any, options: Any, backend: str, truth: Result | None) -> Result:
+    return _with_gradients({"y": gated_activation(*inputs, backend=backend, **options)}, inputs)
 
 
 def _run_qkv_gates(inputs: Any, state: Any, options: Any, backend: str, truth: Result | None) -> Result:

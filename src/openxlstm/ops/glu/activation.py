@@ -12,7 +12,7 @@ REFERENCE = Backend("reference", reference.run)
 BACKENDS = (CPU, TORCH, REFERENCE)
 
 
-def glu(x: Tensor, *, activation: str = "gelu", backend: str = "auto") -> Tensor:
+def gated_activation(x: Tensor, *, activation: str = "gelu", backend: str = "auto") -> Tensor:
     """y = activation(gate) * up, where gate and up are the halves of the last dimension of x.
 
     x: [..., 2 * hidden], any strides. activation: "gelu" (GeGLU) or "silu" (SwiGLU).
