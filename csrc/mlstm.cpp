@@ -699,14 +699,12 @@ struct Backward {
     const float *n = state + (int64_t)K * Vp, *dn = dstate + (int64_t)K * Vp;
 
     const Ahead ahead{{&p.q, &p.k, &p.v, &p.dh}, {K, K, V, V}, 4, at.b, at.head, at.t0 - p.L, c > begin ? p.L : 0};
-    tiles(at.L, Vp, InputGradient{p.dv, p.dv.at(at.b, at.t0, at.head), V, Vp, nullptr, live ? K : 0, Km, dstate, Kp, nullptr, nullptr,
-                                  gates.w, S, true, dnum, at.L, Lp, nullptr, nullptr, &ahead});
+    tiles(at.L, Vp, InputGradient{p.dv, p.dv.at(at.b, at.t0, at.head), V, Vp, nullptr, live ? K : 0, Km, dstate, Kp, nullptr,
+                                  nullptr, gates.w, S, true, dnum, at.L, Lp, nullptr, nullptr, &ahead});
     tiles(at.L, Kp, InputGradient{p.dq, p.dq.at(at.b, at.t0, at.head), K, Kp, gates.reads ? G : nullptr, 0, dnum, Ct, Vp, dnq,
-                                  gates.reads ? n : nullptr,
-                                  gates.r, dS, false, Km, at.L, Lp, Q, size_q, nullptr});
+                                  gates.reads ? n : nullptr, gates.r, dS, false, Km, at.L, Lp, Q, size_q, nullptr});
     tiles(at.L, Kp, InputGradient{p.dk, p.dk.at(at.b, at.t0, at.head), K, Kp, nullptr, live ? V : 0, Vm, dCt, Vp, nullptr,
-                                  live ? dn : nullptr,
-                                  gates.w, dS, true, Q, at.L, Lp, Km, size_k, nullptr});
+                                  live ? dn : nullptr, gates.w, dS, true, Q, at.L, Lp, Km, size_k, nullptr});
     gate_gradients(at, live ? dot(p.state_size() - Kp, dstate, next) + dot(Kp, dn, next + (int64_t)K * Vp) : 0.f);
     update(at, dstate);
     live |= gates.reads;
