@@ -83,7 +83,7 @@ def test_bf16_trains_near_fp32(changed, tmp_path, losses):
 
 
 def test_early_stopping_reports_the_best_weights(changed, tmp_path, losses):
-    config = changed(optimizer={"lr": 0.3}, steps=60, validate_every=2, patience=2)
+    config = changed(optimizer={"lr": 3.0}, steps=60, validate_every=2, patience=2)
     result = train(config, tmp_path / "run")
     assert result.report["stopped_early"]
     assert result.report["steps_done"] < 60
