@@ -64,6 +64,16 @@ def address(x: Tensor | None) -> ctypes.c_void_p:
     return ctypes.c_void_p(None if x is None else x.data_ptr())
 
 
+def unknown(*tensors: Tensor) -> str | None:
+    """Why the kernels beside the cells cannot read one of these, or None: they know CPUs, float32 and bfloat16."""
+    for x in tensors:
+        if x.device.type != "cpu":
+            return f"the compiled kernels run on CPUs, the input is on {x.device}"
+        if x.dtype not in (torch.float32, torch.bfloat16):
+            return f"the compiled kernels know float32 and bfloat16, not {x.dtype}"
+    return None
+
+
 HUGE = 4 << 20  # bytes from which a new tensor asks for huge pages
 
 

@@ -25,10 +25,8 @@ def refuses(
     activation: str | None,
 ) -> str | None:
     """It knows CPUs, float32 and bfloat16."""
-    if x.device.type != "cpu":
-        return f"the compiled kernels run on CPUs, the input is on {x.device}"
-    if x.dtype not in (torch.float32, torch.bfloat16):
-        return f"the compiled kernels know float32 and bfloat16, not {x.dtype}"
+    if reason := native.unknown(x):
+        return reason
     if weight.shape[1] > MAX_WIDTH:
         return f"the compiled kernel has at most {MAX_WIDTH} taps"
     return None

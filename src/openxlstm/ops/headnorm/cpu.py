@@ -26,10 +26,8 @@ def refuses(
     eps: float,
 ) -> str | None:
     """It knows CPUs, and float32 or bfloat16 throughout."""
-    if h.device.type != "cpu":
-        return f"the compiled kernels run on CPUs, the input is on {h.device}"
-    if h.dtype not in (torch.float32, torch.bfloat16):
-        return f"the compiled kernels know float32 and bfloat16, not {h.dtype}"
+    if reason := native.unknown(h):
+        return reason
     for name, x in (("a", a), ("gate", gate)):
         if x is not None and x.dtype != h.dtype:
             return f"the compiled kernel wants one dtype, and h is {h.dtype}, {name} {x.dtype}"

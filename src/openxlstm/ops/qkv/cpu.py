@@ -30,11 +30,8 @@ def refuses(
     mask: Tensor | None,
 ) -> str | None:
     """It knows CPUs, float32 and bfloat16, and small blocks."""
-    if u.device.type != "cpu":
-        return f"the compiled kernels run on CPUs, the input is on {u.device}"
-    for x in (u, Q, W_if):
-        if x.dtype not in (torch.float32, torch.bfloat16):
-            return f"the compiled kernels know float32 and bfloat16, not {x.dtype}"
+    if reason := native.unknown(u, Q, W_if):
+        return reason
     if taps is not None and taps.shape[1] > MAX_WIDTH:
         return f"the compiled kernel has at most {MAX_WIDTH} taps"
     width = native.vector_width()
