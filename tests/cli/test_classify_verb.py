@@ -24,7 +24,7 @@ def run(tmp_path_factory):
     """A run long enough to learn which words are good."""
     folder = tmp_path_factory.mktemp("sst2")
     write_sst2(folder / "data")
-    options = [*FAST, "--trainer.steps=160", "--trainer.validate_every=40"]
+    options = [*FAST, "--trainer.steps=160", "--trainer.validate_every=40", "--seed=2"]
     assert main(["train", "sst2", "--data", str(folder / "data"), "--run-dir", str(folder / "run"), *options]) == 0
     return folder / "run"
 
@@ -98,10 +98,10 @@ def test_models_are_compared(run, here, capsys):
 
 
 def test_a_text_and_where_it_turned(run, capsys):
-    assert main(["classify", str(run), "a charming and wise film ."]) == 0
+    assert main(["classify", str(run), "a charming and wise film but it was dull hollow and tedious ."]) == 0
     first, *explained = lines(capsys)
     label, probability, text = first.split("\t")
-    assert (label, text.split()[0]) == ("positive", "a")
+    assert (label, text.split()[0]) == ("negative", "a")
     assert 0.5 < float(probability) <= 1
     assert any(line.startswith("  turned at ") and line.endswith(tuple("0123456789")) for line in explained)
     assert explained[-1].startswith("  strongest for or against it: '")

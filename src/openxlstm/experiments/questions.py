@@ -43,8 +43,8 @@ COUNTING = {
     "trainer.batch_size": "64",
     "trainer.steps": "10000",
 }
-"""With these a counter keeps to its states at lengths never seen: what is read is noisy, so that states must attract; large
-steps of small batches and no weight decay let them (docs/log.md)."""
+"""With these a counter keeps to its states at lengths never seen, for some seeds and not for others (docs/log.md): what is read
+is noisy, so that states must attract; large steps of small batches and no weight decay let them."""
 WHOLE_ROWS = {"model.conv_width": "18", "data.mirror": "true", "trainer.batch_size": "64", "trainer.steps": "3000"}
 """For rows of 16 pixels: a convolution that reaches the pixel above and its neighbours (docs/log.md)."""
 LADDER = ("lstm_plain", "lstm_residual", "lstm", "slstm", "xlstm[7:1]")
