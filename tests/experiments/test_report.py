@@ -21,7 +21,7 @@ from openxlstm.experiments.question import (
     steepest,
     worst,
 )
-from openxlstm.experiments.report import Answer, Report, value
+from openxlstm.experiments.report import Answer, Report, as_markdown, value
 from openxlstm.experiments.sweeps import Capacity, Scaling, Sweep, at_width
 from openxlstm.recipes import recipe
 from openxlstm.training.compare import variant
@@ -91,6 +91,17 @@ def test_two_questions_to_a_model_train_it_once(tmp_path):
     assert report.cost in (tmp_path / "report" / "report.md").read_text()
 
 
+def test_a_report_names_what_has_no_answer(tmp_path):
+    """Of some questions: the command asks those alone, and the others are named."""
+    every = tuple(QUESTIONS.values())
+    assert Report(tmp_path, "hours", every, ()).command == "openxlstm report --scale hours"
+    report = Report(tmp_path, "hours", every[:2], (Answer(every[0], None),))
+    assert report.command == f"openxlstm report --scale hours --only {every[0].name},{every[1].name}"
+    text = as_markdown(report)
+    assert f"\nStill to come: {every[1].name}.\n" in text
+    assert f"\nNot asked: {', '.join(question.name for question in every[2:])}.\n" in text
+
+
 def test_a_model_that_fails_does_not_make_a_claim_hold(tmp_path):
     made = question(checks=(Check(what="score of mlstm", measure=score("mlstm"), bar=2.0, at_most=True),))
     (answer,) = answer_all([made], "minutes", tmp_path).answers  # mlstm is not among its models
@@ -107,9 +118,8 @@ def test_a_question_about_files_says_that_it_needs_them(tmp_path, capsys):
     assert "Needs data, --data pixels=PATH: CIFAR-10" in (tmp_path / "report.md").read_text()
     (given,) = with_data([asked], f"pixels={tmp_path}")
     assert not given.lacks
-    assert (
-        Report(tmp_path, "hours", (Answer(given, None),)).command == f"openxlstm report --scale hours --data pixels={tmp_path}"
-    )
+    report = Report(tmp_path, "hours", (given,), (Answer(given, None),))
+    assert report.command == f"openxlstm report --scale hours --only pixels --data pixels={tmp_path}"
     assert f"--data.source={tmp_path}" in given.command(given.settings["minutes"])
     data = f"rare_words={tmp_path / 'unread'},pixels={tmp_path / 'nowhere'}"  # what is not asked needs no files
     assert main(["report", "--only=pixels", "--data", data, "--out", str(tmp_path / "out")]) == 2

@@ -12,6 +12,7 @@ from typing import Any
 
 from openxlstm import __version__
 from openxlstm.experiments.question import Check, Evidence, Question, Rows, Verdict
+from openxlstm.experiments.questions import QUESTIONS
 from openxlstm.files import atomic_path
 from openxlstm.training.record import environment, write_json
 
@@ -34,18 +35,32 @@ class Answer:
 
 @dataclass(frozen=True)
 class Report:
-    """All answers so far. `interrupted` is a signal number if the report was stopped before its end."""
+    """The questions that are asked and all answers so far. interrupted: a signal number if it was stopped before its end."""
 
     folder: Path
     scale: str
+    questions: tuple[Question, ...]
     answers: tuple[Answer, ...]
     interrupted: int | None = None
 
     @property
     def command(self) -> str:
         """What asks the same questions again."""
-        data = [f"{answer.question.name}={answer.question.data}" for answer in self.answers if answer.question.data is not None]
-        return f"openxlstm report --scale {self.scale}" + f" --data {','.join(data)}" * bool(data)
+        names = [question.name for question in self.questions]
+        only = f" --only {','.join(names)}" if set(names) != set(QUESTIONS) else ""
+        data = [f"{question.name}={question.data}" for question in self.questions if question.data is not None]
+        return f"openxlstm report --scale {self.scale}{only}" + f" --data {','.join(data)}" * bool(data)
+
+    @property
+    def open(self) -> list[str]:
+        """What stands of the list of questions without an answer, in a sentence each: still to come, not asked."""
+        answered = {answer.question.name for answer in self.answers}
+        names = [question.name for question in self.questions]
+        lists = {
+            "Still to come": [name for name in names if name not in answered],
+            "Not asked": [name for name in QUESTIONS if name not in names],
+        }
+        return [f"{what}: {', '.join(those)}." for what, those in lists.items() if those]
 
     @property
     def cost(self) -> str:
@@ -72,11 +87,11 @@ def answer_all(
         say(f"== question {number} of {len(questions)}: {question.name}")
         found = question.ask(scale, folder / question.name, cells or folder / "cells", say, jobs)
         if found is not None and found.interrupted is not None:
-            return Report(folder, scale, tuple(answers), found.interrupted)
+            return Report(folder, scale, tuple(questions), tuple(answers), found.interrupted)
         values = () if found is None else tuple(value(check, found.rows) for check in question.checks)
         answers.append(Answer(question, found, values))
-        write(Report(folder, scale, tuple(answers)))
-    return Report(folder, scale, tuple(answers))
+        write(Report(folder, scale, tuple(questions), tuple(answers)))
+    return Report(folder, scale, tuple(questions), tuple(answers))
 
 
 def value(check: Check, rows: Rows) -> float | None:
@@ -147,6 +162,7 @@ def as_markdown(report: Report) -> str:
         report.cost,
         "",
         summary(report.answers),
+        *(part for sentence in report.open for part in ("", sentence)),
     ]
     for answer in report.answers:
         question = answer.question
