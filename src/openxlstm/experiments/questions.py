@@ -233,7 +233,7 @@ QUESTIONS: dict[str, Question] = {
             (Check(what="score of slstm", measure=score("slstm"), bar=0.80),),
             1000,
             models=("slstm", "lstm"),
-            options={**COUNTING, "trainer.steps": "5000"},
+            options={**COUNTING, "trainer.steps": "8000"},
         ),
         recall(
             "recall",
@@ -293,7 +293,7 @@ QUESTIONS: dict[str, Question] = {
                         "model.forget_gate": "exp",
                         "optimizer.weight_decay": "0",
                         "schedule.floor": "0.01",
-                        "trainer.steps": "2000",
+                        "trainer.steps": "4000",
                     },
                 ),
             },
