@@ -270,4 +270,4 @@ def draw_curves(axes: Any, models: Mapping[str, Sequence[Cell]], column: str, fi
     axes.set_xlabel("optimiser step")
     axes.grid(alpha=0.25)
     if models:
-        axes.legend(frameon=False, title=f"({what})", title_fontsize=8)
+        axes.legend(framealpha=0.8, edgecolor="none", title=f"({what})", title_fontsize=8)

@@ -111,4 +111,4 @@ def draw(axes: Any, models: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
     axes.set_xlabel(first.get("unit", "length"))
     axes.set_ylabel(f"{first['test']['metric']}, test")
     axes.grid(alpha=0.25)
-    axes.legend(frameon=False)
+    axes.legend(framealpha=0.8, edgecolor="none")
