@@ -426,7 +426,7 @@ QUESTIONS: dict[str, Question] = {
             recipe="pathfinder",
             model="mlstm",
             bar=0.60,
-            options={"trainer.steps": "1000"},
+            options={"trainer.steps": "2000"},
             published_size={"data.size": "32", "trainer.steps": "30000"},
         ),
         Trained(
