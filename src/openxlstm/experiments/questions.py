@@ -205,7 +205,7 @@ QUESTIONS: dict[str, Question] = {
             ),
             500,
             first=("slstm", "xlstm[1:1]", "mlstm", "transformer"),
-            models=("slstm", "xlstm[1:1]", "mlstm", "lstm", "transformer"),
+            models=("slstm", "xlstm[1:1]", "mlstm", "lstm", "transformer"),  # the others get as many parameters as the first
             seeds=5,
             options={**SMALL_FFN, "trainer.steps": "1000"},
         ),

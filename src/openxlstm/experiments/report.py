@@ -6,7 +6,7 @@ costs nothing.
 
 import html
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -82,16 +82,16 @@ def answer_all(
     """Answer `questions` at a scale (SCALES) and write the report after each. jobs: trainings at a time. cells: the folder of
     the trained models (default: `cells` in `folder`); two questions to one model train it once."""
     folder.mkdir(parents=True, exist_ok=True)
-    answers: list[Answer] = []
+    report = Report(folder, scale, tuple(questions), ())
     for number, question in enumerate(questions, 1):
         say(f"== question {number} of {len(questions)}: {question.name}")
         found = question.ask(scale, folder / question.name, cells or folder / "cells", say, jobs)
         if found is not None and found.interrupted is not None:
-            return Report(folder, scale, tuple(questions), tuple(answers), found.interrupted)
+            return replace(report, interrupted=found.interrupted)
         values = () if found is None else tuple(value(check, found.rows) for check in question.checks)
-        answers.append(Answer(question, found, values))
-        write(Report(folder, scale, tuple(questions), tuple(answers)))
-    return Report(folder, scale, tuple(questions), tuple(answers))
+        report = replace(report, answers=(*report.answers, Answer(question, found, values)))
+        write(report)
+    return report
 
 
 def value(check: Check, rows: Rows) -> float | None:
