@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import re
 from dataclasses import replace
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from openxlstm.cli.main import main
 from openxlstm.cli.report import with_data
 from openxlstm.experiments import QUESTIONS, SCALES, Check, Setting, Trained, answer_all, cost
+from openxlstm.experiments.answer import answer, finding
 from openxlstm.experiments.question import (
     ahead_everywhere,
     grown,
@@ -21,7 +23,7 @@ from openxlstm.experiments.question import (
     steepest,
     worst,
 )
-from openxlstm.experiments.report import Answer, Report, as_markdown, value
+from openxlstm.experiments.report import Report, as_markdown, write
 from openxlstm.experiments.sweeps import Capacity, Scaling, Sweep, at_width
 from openxlstm.recipes import recipe
 from openxlstm.training.compare import variant
@@ -52,6 +54,11 @@ def question(name="quick", bar=2.0, **changes):
     return replace(made, **changes)
 
 
+def measured(report):
+    """The numbers of the first answer."""
+    return [one.measured for one in report.answers[0].findings]
+
+
 def test_a_report_says_what_holds_and_what_does_not(tmp_path):
     said = []
     questions = [question(), question("wrong", bar=-2.0), question("later", settings={})]
@@ -68,12 +75,12 @@ def test_a_report_says_what_holds_and_what_does_not(tmp_path):
     assert (tmp_path / "quick" / "compare.png").exists()
     stored = json.loads((tmp_path / "report.json").read_text())["answers"]
     assert [answer["verdict"] for answer in stored] == verdicts
-    assert stored[0]["checks"][0]["measured"] == report.answers[0].values[0]
+    assert stored[0]["findings"][0]["measured"] == measured(report)[0]
 
     said.clear()
     again = answer_all(questions[:1], "minutes", tmp_path, said.append)
     assert sum("finished before" in line for line in said) == 2
-    assert again.answers[0].values == report.answers[0].values
+    assert again.answers == report.answers  # what else is in the folder stays
 
 
 def test_two_questions_to_a_model_train_it_once(tmp_path):
@@ -82,7 +89,7 @@ def test_two_questions_to_a_model_train_it_once(tmp_path):
     report = answer_all(twice, "minutes", tmp_path / "report", said.append, cells=tmp_path / "trained")
     first, second = report.answers
     assert sum("finished before" in line for line in said) == 2
-    assert first.values == second.values
+    assert first.findings == second.findings
     assert len(list((tmp_path / "trained").iterdir())) == 2
     assert sorted(path.name for path in (tmp_path / "report" / "again").iterdir()) == [
         f"compare.{end}" for end in ("json", "md", "png")
@@ -95,30 +102,53 @@ def test_a_report_names_what_has_no_answer(tmp_path):
     """Of some questions: the command asks those alone, and the others are named."""
     every = tuple(QUESTIONS.values())
     assert Report(tmp_path, "hours", every, ()).command == "openxlstm report --scale hours"
-    report = Report(tmp_path, "hours", every[:2], (Answer(every[0], None),))
+    report = Report(tmp_path, "hours", every[:2], (answer(every[0], None),))
     assert report.command == f"openxlstm report --scale hours --only {every[0].name},{every[1].name}"
     text = as_markdown(report)
     assert f"\nStill to come: {every[1].name}.\n" in text
     assert f"\nNot asked: {', '.join(question.name for question in every[2:])}.\n" in text
 
 
+def test_a_report_grows_question_by_question(tmp_path, capsys):
+    """What was answered in the folder stays, word for word, without its trained models; another scale needs another folder."""
+    asked = [question(), question("wrong", bar=-2.0)]
+    both = answer_all(asked, "minutes", tmp_path / "both")
+    folder = tmp_path / "grown"
+    for one in asked:
+        report = answer_all([one], "minutes", folder, cells=tmp_path / one.name)
+    texts = [(made / "report.md").read_text() for made in (folder, tmp_path / "both")]
+    without_times = [re.sub(r"\d+ trainings.*|[\d,]+ \|$", "", text, flags=re.MULTILINE) for text in texts]
+    assert without_times[0] == without_times[1]
+    assert report.answers[1].findings == both.answers[1].findings
+    files = answer(QUESTIONS["pixels"], report.answers[0].evidence)
+    write(replace(report, answers=(replace(files, data="pictures"), *report.answers)))
+    again = answer_all([QUESTIONS["pixels"]], "minutes", folder)  # without its files, but with what was measured on them
+    assert again.answers[0].evidence is not None
+    assert "--data pixels=pictures" in again.command
+    assert main(["report", "--scale=hours", "--only=cost", "--out", str(folder)]) == 2
+    assert "report.json: a report of scale minutes; choose another folder for one of scale hours" in capsys.readouterr().err
+    (folder / "report.json").write_text('{"scale": "minutes", "answers": [{}]}')
+    assert main(["report", "--only=cost", "--out", str(folder)]) == 2
+    assert "report.json: not a report of this version" in capsys.readouterr().err
+
+
 def test_a_model_that_fails_does_not_make_a_claim_hold(tmp_path):
     made = question(checks=(Check(what="score of mlstm", measure=score("mlstm"), bar=2.0, at_most=True),))
-    (answer,) = answer_all([made], "minutes", tmp_path).answers  # mlstm is not among its models
-    assert answer.values == (None,)
-    assert answer.verdict == "does not hold here"
+    report = answer_all([made], "minutes", tmp_path)  # mlstm is not among its models
+    assert measured(report) == [None]
+    assert report.answers[0].verdict == "does not hold here"
     assert "a model failed" in (tmp_path / "report.md").read_text()
 
 
 def test_a_question_about_files_says_that_it_needs_them(tmp_path, capsys):
     """Without them it is not asked; with them their path is part of the command."""
     asked = QUESTIONS["pixels"]
-    (answer,) = answer_all([asked], "minutes", tmp_path).answers
-    assert answer.verdict == "not tested at this scale"
+    (found,) = answer_all([asked], "minutes", tmp_path).answers
+    assert found.verdict == "not tested at this scale"
     assert "Needs data, --data pixels=PATH: CIFAR-10" in (tmp_path / "report.md").read_text()
     (given,) = with_data([asked], f"pixels={tmp_path}")
     assert not given.lacks
-    report = Report(tmp_path, "hours", (given,), (Answer(given, None),))
+    report = Report(tmp_path, "hours", (given,), (answer(given, None),))
     assert report.command == f"openxlstm report --scale hours --only pixels --data pixels={tmp_path}"
     assert f"--data.source={tmp_path}" in given.command(given.settings["minutes"])
     data = f"rare_words={tmp_path / 'unread'},pixels={tmp_path / 'nowhere'}"  # what is not asked needs no files
@@ -136,8 +166,8 @@ def test_scaling_compares_at_every_width_and_fits_a_law(tmp_path):
         settings={"minutes": Setting(models=("mlstm", "lstm"), options={"trainer.steps": "2", "trainer.threads": "1"})},
         widths={"minutes": (24, 40, 64)},
     )
-    (answer,) = answer_all([asked], "minutes", tmp_path).answers
-    rows = answer.evidence.rows
+    (found,) = answer_all([asked], "minutes", tmp_path).answers
+    rows = found.evidence.rows
     assert len(rows["mlstm"]["params"]) == len(rows["lstm"]["nats"]) == 3
     for mine, twin in zip(rows["mlstm"]["params"], rows["lstm"]["params"], strict=True):
         assert abs(mine / twin - 1) < 0.02
@@ -171,8 +201,8 @@ def test_capacity_is_the_score_over_the_bytes_carried(tmp_path):
         },
         widths={"minutes": (32, 64)},
     )
-    (answer,) = answer_all([asked], "minutes", tmp_path).answers
-    rows = answer.evidence.rows
+    (found,) = answer_all([asked], "minutes", tmp_path).answers
+    rows = found.evidence.rows
     small, large = rows["mlstm"]["bytes"]
     assert 3.5 < large / small < 4.5  # the memory is a matrix, the convolution's window is not
     assert rows["transformer"]["bytes"][1] < 2.5 * rows["transformer"]["bytes"][0]  # keys and values of 16 steps
@@ -183,7 +213,7 @@ def test_losses_that_do_not_fall_have_no_law():
     asked, rising = QUESTIONS["scaling"], {"a": ([1e4, 3e4, 9e4], [2.0, 3.0, 4.0])}
     rows = asked.rows(rising)
     assert "do not fall" in rows["a"]["no_law"]
-    assert value(Check(what="", measure=of_law("a", "R2"), bar=0.95), rows) is None
+    assert finding(Check(what="", measure=of_law("a", "R2"), bar=0.95), rows).measured is None
     assert "none: the losses do not fall" in asked.table(rising)
 
 
@@ -251,8 +281,8 @@ def test_every_question_can_be_asked(name, scale):
 def test_the_cost_of_attention_grows_and_that_of_xlstm_does_not(tmp_path, monkeypatch):
     monkeypatch.setitem(cost.CONTEXTS, "minutes", (16, 512))
     monkeypatch.setitem(cost.SIZES, "minutes", (32, 2))
-    (answer,) = answer_all([QUESTIONS["cost"]], "minutes", tmp_path).answers
-    rows = answer.evidence.rows
+    (found,) = answer_all([QUESTIONS["cost"]], "minutes", tmp_path).answers
+    rows = found.evidence.rows
     assert rows["mlstm"]["state"][0] == rows["mlstm"]["state"][1]
     assert rows["transformer"]["state"][1] > 20 * rows["transformer"]["state"][0]
     assert all(x > 0 for columns in rows.values() for what in cost.MEASURED for x in columns[what])
@@ -261,7 +291,7 @@ def test_the_cost_of_attention_grows_and_that_of_xlstm_does_not(tmp_path, monkey
     said = []
     (again,) = answer_all([QUESTIONS["cost"]], "minutes", tmp_path, said.append).answers
     assert "  measured before" in said
-    assert again.values == answer.values
+    assert again.findings == found.findings
 
 
 def test_the_verb(capsys):

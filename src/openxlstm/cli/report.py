@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 OWN = {
     "scale": "minutes|hours|gpu  what it may cost: an hour on two cores, a night on two cores, a GPU (default: minutes)",
-    "only": "NAME,NAME  these questions alone",
+    "only": "NAME,NAME  these questions alone; other answers in the folder stay",
     "data": "NAME=PATH,NAME=PATH  files for questions whose data does not come with Python; without them they are not asked",
     "out": "FOLDER  where runs and report go (default: runs/report-SCALE; the same command continues there)",
     "cells": "FOLDER  where trained models go, to keep the report's folder small (default: cells in --out)",

@@ -29,23 +29,23 @@ FIRST_LOOK = {**FIRST_PICTURES, "data.report_lengths": ""}
 BYTES = {**ONE_THREAD, "data.tokenizer": "bytes"}
 EVERY = ("mlstm", "slstm", "xlstm[1:1]", "lstm", "transformer")
 """The models that are compared where they can be afforded."""
-PURE = ("mlstm", "slstm", "lstm", "transformer")
-"""One kind of block each."""
+MIXING = ("slstm", "xlstm[1:1]", "mlstm", "lstm", "transformer")
+"""What is said of memory mixing; the others get as many parameters as the first."""
 MATRIX = ("mlstm", "lstm", "transformer")
 """What is said of the matrix memory, beside its rivals."""
 SMALL_FFN = {"model.ffn_factor": "0.05", "model.ffn_multiple": "4"}
 """A feed-forward network of four units cannot take the modulo of a count that runs on, as far as training went and no further:
 the cell must (docs/log.md)."""
-COUNTING = {
+STEADY = {
     **SMALL_FFN,
-    "model.dim": "64",
     "model.embedding_dropout": "0.1",
     "optimizer.weight_decay": "0",
     "schedule.floor": "0.01",
-    "trainer.batch_size": "64",
 }
-"""With these sLSTM learns counters that hold at lengths never seen (docs/log.md): what is read is noisy, so that its states
-must attract; many steps of small batches and no weight decay let them."""
+"""With these what sLSTM keeps holds at lengths never seen (docs/log.md): what is read is noisy, so that its states must
+attract, and no weight decay lets them."""
+COUNTING = {**STEADY, "model.dim": "64", "trainer.batch_size": "64"}
+"""The same for counters, which also want width and many steps of small batches."""
 WHOLE_ROWS = {"model.conv_width": "18", "data.mirror": "true", "trainer.batch_size": "64", "trainer.steps": "3000"}
 """For rows of 16 pixels: a convolution that reaches the pixel above and its neighbours (docs/log.md)."""
 LADDER = ("lstm_plain", "lstm_residual", "lstm", "slstm", "xlstm[7:1]")
@@ -61,11 +61,14 @@ def formal(
     steps: int,
     *,
     first: tuple[str, ...] = ("slstm", "mlstm", "transformer"),
-    models: tuple[str, ...] = PURE,
+    models: tuple[str, ...] = MIXING,
     seeds: int = 3,
     options: dict[str, str] | None = None,
+    hours: dict[str, str] | None = None,
 ) -> Question:
-    """A formal language: `first` with one seed and `steps` for a first answer, then `models` with `seeds` and `options`."""
+    """A formal language: `first` with one seed and `steps` for a first answer, then `models` with `seeds`; both with `options`,
+    the second with those of `hours` too."""
+    options = options or {}
     return Trained(
         name=name,
         claim=claim,
@@ -75,9 +78,9 @@ def formal(
         settings={
             "minutes": Setting(
                 models=first,
-                options={**FIRST_LOOK, "trainer.steps": str(steps)},
+                options={**FIRST_LOOK, **options, "trainer.steps": str(steps)},
             ),
-            "hours": Setting(models=models, seeds=seeds, options={**ONE_THREAD, **(options or {})}),
+            "hours": Setting(models=models, seeds=seeds, options={**ONE_THREAD, **options, **(hours or {})}),
             "gpu": Setting(models=EVERY, seeds=5, lrs=(1e-3, 3e-3, 1e-2), options={"trainer.steps": "20000"}),
         },
     )
@@ -205,9 +208,9 @@ QUESTIONS: dict[str, Question] = {
             ),
             500,
             first=("slstm", "xlstm[1:1]", "mlstm", "transformer"),
-            models=("slstm", "xlstm[1:1]", "mlstm", "lstm", "transformer"),  # the others get as many parameters as the first
             seeds=5,
-            options={**SMALL_FFN, "trainer.steps": "1000"},
+            options=SMALL_FFN,
+            hours={"trainer.steps": "1000"},
         ),
         formal(
             "cycle_navigation",
@@ -217,7 +220,7 @@ QUESTIONS: dict[str, Question] = {
             700,
             models=("slstm", "lstm"),
             seeds=5,
-            options={**COUNTING, "model.num_blocks": "1", "optimizer.lr": "1e-2", "trainer.steps": "8000"},
+            hours={**COUNTING, "model.num_blocks": "1", "optimizer.lr": "1e-2", "trainer.steps": "8000"},
         ),
         formal(
             "even_pairs",
@@ -225,6 +228,7 @@ QUESTIONS: dict[str, Question] = {
             "1.00 for all",
             (Check(what="score of slstm", measure=score("slstm"), bar=0.99),),
             300,
+            options=STEADY,
         ),
         formal(
             "modular_arithmetic",
@@ -233,7 +237,7 @@ QUESTIONS: dict[str, Question] = {
             (Check(what="score of slstm", measure=score("slstm"), bar=0.80),),
             1000,
             models=("slstm", "lstm"),
-            options={**COUNTING, "trainer.steps": "8000"},
+            hours={**COUNTING, "trainer.steps": "8000"},
         ),
         recall(
             "recall",
@@ -456,7 +460,7 @@ QUESTIONS: dict[str, Question] = {
                         **BYTES,
                         "trainer.context": "64",
                         "trainer.batch_size": "16",
-                        "trainer.steps": "2000",
+                        "trainer.steps": "1000",
                         "trainer.report_contexts": "256,2048",
                     },
                 ),

@@ -1,41 +1,26 @@
 """Asks the questions, one after the other, and writes the report: report.md, report.html and report.json in one folder.
 
 What is measured is kept in a folder for each question: a report that was interrupted goes on where it was, and asking again
-costs nothing.
+costs nothing. What was answered in the folder before stays in the report until the question is answered again, so that a report
+can grow question by question.
 """
 
 import html
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from openxlstm import __version__
-from openxlstm.experiments.question import Check, Evidence, Question, Rows, Verdict
+from openxlstm.experiments.answer import Answer, answer, as_dict, read
+from openxlstm.experiments.question import Question
 from openxlstm.experiments.questions import QUESTIONS
 from openxlstm.files import atomic_path
-from openxlstm.training.record import environment, write_json
-
-
-@dataclass(frozen=True)
-class Answer:
-    """A question and what came of it. values: of the checks, None where a model of it failed."""
-
-    question: Question
-    evidence: Evidence | None
-    values: tuple[float | None, ...] = ()
-
-    @property
-    def verdict(self) -> Verdict:
-        if self.evidence is None:
-            return "not tested at this scale"
-        good = [v is not None and check.holds(v) for check, v in zip(self.question.checks, self.values, strict=True)]
-        return "holds" if all(good) else "does not hold here"
+from openxlstm.training.record import write_json
 
 
 @dataclass(frozen=True)
 class Report:
-    """The questions that are asked and all answers so far. interrupted: a signal number if it was stopped before its end."""
+    """The questions that are asked and all answers in the folder. interrupted: a signal number if it was stopped before its
+    end."""
 
     folder: Path
     scale: str
@@ -44,21 +29,26 @@ class Report:
     interrupted: int | None = None
 
     @property
+    def data(self) -> dict[str, str | None]:
+        """Of every question that is asked or answered, the files or folder that it needs."""
+        named = {one.question: one.data for one in self.answers}
+        named |= {question.name: question.data or named.get(question.name) for question in self.questions}
+        return dict(sorted(named.items(), key=lambda item: place(item[0])))
+
+    @property
     def command(self) -> str:
         """What asks the same questions again."""
-        names = [question.name for question in self.questions]
-        only = f" --only {','.join(names)}" if set(names) != set(QUESTIONS) else ""
-        data = [f"{question.name}={question.data}" for question in self.questions if question.data is not None]
+        only = f" --only {','.join(self.data)}" if set(self.data) != set(QUESTIONS) else ""
+        data = [f"{name}={path}" for name, path in self.data.items() if path is not None]
         return f"openxlstm report --scale {self.scale}{only}" + f" --data {','.join(data)}" * bool(data)
 
     @property
     def open(self) -> list[str]:
         """What stands of the list of questions without an answer, in a sentence each: still to come, not asked."""
-        answered = {answer.question.name for answer in self.answers}
-        names = [question.name for question in self.questions]
+        answered = {one.question for one in self.answers}
         lists = {
-            "Still to come": [name for name in names if name not in answered],
-            "Not asked": [name for name in QUESTIONS if name not in names],
+            "Still to come": [name for name in self.data if name not in answered],
+            "Not asked": [name for name in QUESTIONS if name not in self.data],
         }
         return [f"{what}: {', '.join(those)}." for what, those in lists.items() if those]
 
@@ -66,9 +56,16 @@ class Report:
     def cost(self) -> str:
         """How many models were trained for it, and how long that took."""
         took: dict[str, float] = {}
-        for answer in self.answers:
-            took |= answer.evidence.trainings if answer.evidence else {}
+        for one in self.answers:
+            took |= one.evidence.trainings if one.evidence else {}
         return f"{len(took)} trainings, {sum(took.values()) / 3600:.1f} hours one after the other."
+
+    @property
+    def where(self) -> str:
+        """Versions and hardware, each that there is among the answers."""
+        named = (one.environment for one in self.answers)
+        shown = (f"openxlstm {e['openxlstm']}, torch {e['torch']}, {e['gpu'] or e['cpu']}, {e['cpus']} cores" for e in named)
+        return "; ".join(dict.fromkeys(shown))
 
 
 def answer_all(
@@ -82,80 +79,48 @@ def answer_all(
     """Answer `questions` at a scale (SCALES) and write the report after each. jobs: trainings at a time. cells: the folder of
     the trained models (default: `cells` in `folder`); two questions to one model train it once."""
     folder.mkdir(parents=True, exist_ok=True)
-    report = Report(folder, scale, tuple(questions), ())
+    report = Report(folder, scale, tuple(questions), read(folder / "report.json", scale))
     for number, question in enumerate(questions, 1):
         say(f"== question {number} of {len(questions)}: {question.name}")
         found = question.ask(scale, folder / question.name, cells or folder / "cells", say, jobs)
         if found is not None and found.interrupted is not None:
             return replace(report, interrupted=found.interrupted)
-        values = () if found is None else tuple(value(check, found.rows) for check in question.checks)
-        report = replace(report, answers=(*report.answers, Answer(question, found, values)))
+        answers = {one.question: one for one in read(folder / "report.json", scale)}  # another process may have written
+        if found is not None or question.name not in answers:  # what was measured is not lost where its files are not given
+            answers[question.name] = answer(question, found)
+        report = replace(report, answers=tuple(sorted(answers.values(), key=lambda one: place(one.question))))
         write(report)
     return report
 
 
-def value(check: Check, rows: Rows) -> float | None:
-    """The measured number, or None where a model that it needs failed."""
-    try:
-        return check.measure(rows)
-    except (KeyError, StopIteration):
-        return None
+def place(name: str) -> int:
+    """Where a question stands among all, and after them if it is none of them."""
+    return list(QUESTIONS).index(name) if name in QUESTIONS else len(QUESTIONS)
 
 
 def write(report: Report) -> None:
     """report.json, report.md and report.html."""
-    write_json(report.folder / "report.json", as_dict(report))
+    answers = [as_dict(one) for one in report.answers]
+    write_json(report.folder / "report.json", {"scale": report.scale, "answers": answers})
     markdown = as_markdown(report)
     for name, text in (("report.md", markdown), ("report.html", as_html(markdown, report.scale))):
         with atomic_path(report.folder / name) as aside:
             aside.write_text(text, encoding="utf-8")
 
 
-def as_dict(report: Report) -> dict[str, Any]:
-    """The report for machines."""
-    return {
-        "scale": report.scale,
-        "environment": environment(),
-        "answers": [
-            {
-                "question": answer.question.name,
-                "claim": answer.question.claim,
-                "published": answer.question.published,
-                "verdict": answer.verdict,
-                "command": answer.evidence.command if answer.evidence else None,
-                "checks": [
-                    {"what": check.what, "measured": found, "bar": check.bar, "at_most": check.at_most}
-                    for check, found in zip(answer.question.checks, answer.values)
-                ],
-                "rows": answer.evidence.rows if answer.evidence else {},
-            }
-            for answer in report.answers
-        ],
-    }
-
-
-def summary(answers: Sequence[Answer]) -> str:
+def summary(answers: Iterable[Answer]) -> str:
     """One line a question."""
     lines = ["| question | verdict | measured |", "|---|---|---|"]
-    for answer in answers:
-        measured = "; ".join(spell(c, v) for c, v in zip(answer.question.checks, answer.values))
-        lines.append(f"| {answer.question.name} | {answer.verdict} | {measured} |")
+    lines += [f"| {one.question} | {one.verdict} | {'; '.join(map(str, one.findings))} |" for one in answers]
     return "\n".join(lines)
-
-
-def spell(check: Check, found: float | None) -> str:
-    """A check with its number and its bar."""
-    shown = "nothing, a model failed" if found is None else f"{found:.3f}"
-    return f"{check.what} {shown} (bar {'≤' if check.at_most else '≥'} {check.bar:g})"
 
 
 def as_markdown(report: Report) -> str:
     """The report for people."""
-    where = environment()
     lines = [
         f"# Does xLSTM deliver? Answers at scale `{report.scale}`",
         "",
-        f"openxlstm {__version__}, torch {where['torch']}, {where['cpu']}, {where['cpus']} cores. All of it again:",
+        f"{report.where}. All of it again:",
         "",
         f"```\n{report.command}\n```",
         "",
@@ -164,18 +129,17 @@ def as_markdown(report: Report) -> str:
         summary(report.answers),
         *(part for sentence in report.open for part in ("", sentence)),
     ]
-    for answer in report.answers:
-        question = answer.question
-        lines += ["", f"## {question.name}: {answer.verdict}", "", question.claim, "", f"Published: {question.published}."]
-        found = answer.evidence
+    for one in report.answers:
+        lines += ["", f"## {one.question}: {one.verdict}", "", one.claim, "", f"Published: {one.published}."]
+        found = one.evidence
         if found is None:
-            lines += ["", question.lacks] if question.lacks else []
+            lines += ["", one.lacks] if one.lacks else []
             continue
-        lines += ["", *(f"* {spell(c, v)}" for c, v in zip(question.checks, answer.values))]
+        lines += ["", *(f"* {finding}" for finding in one.findings)]
         lines += ["", found.table, "", f"```\n{found.command}\n```"]
         lines += ["", *(f"Failed: {failure}" for failure in found.failures)] if found.failures else []
         if found.figure:
-            lines += ["", f"![{question.name}]({question.name}/{found.figure})"]
+            lines += ["", f"![{one.question}]({one.question}/{found.figure})"]
     return "\n".join(lines) + "\n"
 
 
