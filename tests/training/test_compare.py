@@ -1,4 +1,5 @@
 import json
+import shutil
 import signal
 import time
 from dataclasses import replace
@@ -9,7 +10,8 @@ import torch
 
 from openxlstm.errors import UserError
 from openxlstm.files import held
-from openxlstm.training.compare import compare
+from openxlstm.training import compare as module
+from openxlstm.training.compare import compare, write
 
 SOURCE = Path(__file__).parents[2] / "src"
 
@@ -38,6 +40,31 @@ def test_a_table_of_equal_models_that_is_not_computed_twice(base, tmp_path):
     said.clear()
     compare(replace(base, trainer=replace(base.trainer, steps=4)), ["lstm"], [0], tmp_path / "cmp", said.append)
     assert not any("finished before" in line for line in said), "other settings are another cell"
+
+
+def test_what_is_written_of_a_cell_outlives_its_folder(base, tmp_path, monkeypatch):
+    """Also where the next comparison is stopped before it comes to it; not with other settings."""
+    monkeypatch.setattr(module, "write", lambda found: (written.append(len(found.cells)), write(found)))
+    written = []
+    folder = tmp_path / "cmp"
+    found = compare(base, ["slstm", "lstm"], [0], folder)
+    curves = [cell.validations("val_loss") for cell in found.cells]
+    assert [len(steps) for steps, _ in curves] == [2, 2]
+    for cell in found.cells:
+        shutil.rmtree(cell.folder)
+    (folder / "compare.png").unlink()
+    said = []
+    written.clear()
+    again = compare(base, ["mlstm", "slstm", "lstm"], [0], folder, said.append)
+    assert written[0] == 3
+    assert sum("finished before" in line for line in said) == 2
+    assert [row for row in again.rows() if row["model"] != "mlstm"] == found.rows()
+    assert [cell.validations("val_loss") for cell in again.cells[1:]] == curves
+    assert (folder / "compare.png").exists()
+    assert not any(cell.folder.exists() for cell in again.cells[1:])
+    said.clear()
+    compare(replace(base, trainer=replace(base.trainer, steps=4)), ["lstm"], [0], folder, said.append)
+    assert not any("finished before" in line for line in said)
 
 
 def test_a_cell_outlives_new_settings_but_not_a_new_default(base, tmp_path):

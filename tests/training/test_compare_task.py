@@ -63,7 +63,7 @@ def cell(model, lr, seed, validation, test=0.0, failure=None):
         "num_parameters": 10,
         "tokens_per_second": 1.0,
     }
-    return Cell(model, lr, seed, None, None if failure else report, failure)
+    return Cell(model, lr, seed, None, None, None if failure else report, failure)
 
 
 def test_the_best_rate_is_chosen_by_validation_alone(base):

@@ -13,6 +13,7 @@ from openxlstm.experiments.scaling import draw, fit
 from openxlstm.experiments.trained import Trained, trainings
 from openxlstm.recipes import recipe
 from openxlstm.training.compare import Comparison, compare
+from openxlstm.training.config import RunConfig
 from openxlstm.training.options import override
 from openxlstm.training.record import canvas
 
@@ -125,7 +126,7 @@ class Capacity(Sweep):
 
     def points(self, found: Sequence[Comparison], model: str) -> Points:
         done = [cell for one in found for cell in one.chosen(model) if cell.report is not None]
-        return [carried(cell.folder) for cell in done], [float(cell.report["test"]["score"]) for cell in done if cell.report]
+        return [carried(cell.config) for cell in done], [float(cell.report["test"]["score"]) for cell in done if cell.report]
 
     def rows(self, points: Mapping[str, Points]) -> Rows:
         return {
@@ -167,19 +168,18 @@ def means(pair: Points) -> dict[float, float]:
     return {size: statistics.mean(y for x, y in zip(*pair) if x == size) for size in sorted(set(pair[0]))}
 
 
-def carried(run: Path) -> float:
-    """Bytes of state of a run's model after one sample of the length that it was tested at."""
+def carried(config: RunConfig) -> float:
+    """Bytes of state of a run's model, whatever its weights, after one sample of the length that it is tested at."""
     import torch
 
     from openxlstm.experiments.cost import state_bytes
-    from openxlstm.inference.load import model_folder
     from openxlstm.models.sequence import SequenceModel
     from openxlstm.tasks import Task
-    from openxlstm.training.run import load_config
+    from openxlstm.training.config import build_sequence_config
 
-    task: Any = load_config(run).data
+    task: Any = config.data
     assert isinstance(task, Task)
     _, batch = next(iter(task.evaluation("test", task.reports[0])))
     with torch.inference_mode():
-        _, state = SequenceModel.from_pretrained(model_folder(run))(batch.inputs[:1])
+        _, state = SequenceModel(build_sequence_config(config.model, task))(batch.inputs[:1])
     return float(state_bytes(state))

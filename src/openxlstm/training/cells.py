@@ -10,33 +10,42 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from openxlstm.errors import UserError
 from openxlstm.files import held
 from openxlstm.training.config import RunConfig
-from openxlstm.training.record import write_json
+from openxlstm.training.record import curve, read_metrics, write_json
 
 Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One model with one learning rate and one seed. report is None where the training failed, and then `failure` says why."""
+    """One model with one learning rate and one seed. report is None where the training failed, and then `failure` says why.
+
+    curve: steps and values of its validations, where they were kept without the run's folder.
+    """
 
     model: str
     lr: float
     seed: int
+    config: RunConfig
     folder: Path
     report: dict[str, Any] | None
     failure: str | None = None
+    curve: tuple[list[int], list[float]] | None = None
+
+    def validations(self, column: str) -> tuple[list[int], list[float]]:
+        """Steps and values of a column of metrics.csv."""
+        return curve(read_metrics(self.folder / "metrics.csv"), column) if self.curve is None else self.curve
 
 
 @dataclass(frozen=True)
 class Order:
-    """A cell to be trained. title: what is said of it."""
+    """A cell to be trained. title: what is said of it. kept: what an earlier comparison in the same folder wrote of it."""
 
     model: str
     lr: float
@@ -44,6 +53,7 @@ class Order:
     config: RunConfig
     place: Path
     title: str
+    kept: Mapping[str, Any] | None = None
 
     def beside(self, kind: str) -> Path:
         """A file next to the run's folder."""
@@ -51,7 +61,7 @@ class Order:
 
     def cell(self, report: dict[str, Any] | None, failure: str | None = None) -> Cell:
         """Its result."""
-        return Cell(self.model, self.lr, self.seed, self.place, report, failure)
+        return Cell(self.model, self.lr, self.seed, self.config, self.place, report, failure)
 
     def begun(self) -> bool:
         """Whether the folder has a run with these very settings; one of before a default changed is another."""
@@ -65,7 +75,15 @@ class Order:
     def finished(self) -> Cell | None:
         """What was trained before."""
         path = self.place / "report.json"
-        return self.cell(json.loads(path.read_text())) if path.exists() and self.begun() else None
+        if path.exists() and self.begun():
+            return self.cell(json.loads(path.read_text()))
+        return self.remembered()
+
+    def remembered(self) -> Cell | None:
+        """What was trained before in a folder that is gone."""
+        if self.kept is None or self.place.exists():
+            return None
+        return replace(self.cell(self.kept["report"]), curve=tuple(self.kept["curve"]))
 
     def resumable(self) -> bool:
         """Whether there is a checkpoint to go on from; where a run was stopped before its first one, or has other settings, its

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import json
 import math
 import re
 import statistics
@@ -18,7 +19,7 @@ from openxlstm.training import compare_task
 from openxlstm.training.cells import Cell, Order, train_all
 from openxlstm.training.config import ModelSettings, RunConfig
 from openxlstm.training.options import override
-from openxlstm.training.record import canvas, curve, read_metrics, write_json
+from openxlstm.training.record import canvas, write_json
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,8 @@ def compare(
     each model is shown with the best (see Comparison); none = that of `base`. jobs: trainings at a time; more than one, each in
     a process of its own. Every cell is a run folder under `cells` (default: `folder`, by default runs/compare-NAME-HASH), named
     by a hash of its configuration, the data and the version of this package: finished cells are not trained again, interrupted
-    ones are resumed. Several comparisons may share `cells`. Writes compare.json, compare.md and compare.png to `folder`.
+    ones are resumed. Several comparisons may share `cells`. Writes compare.json, compare.md and compare.png to `folder`; what
+    an earlier comparison with the same settings wrote there counts, though its run folders may be gone.
     """
     from openxlstm.models.count import count_parameters
     from openxlstm.training.jobs.job import open_job
@@ -160,14 +162,14 @@ def compare(
     if folder is None:
         folder = Path("runs", f"compare-{base.name}-{identity(base, job.fingerprint)}")
     folder.mkdir(parents=True, exist_ok=True)
-    orders = {}
+    orders, before = {}, kept(folder / "compare.json", base)
     for number, (key, config) in enumerate(configs.items(), 1):
         model, lr, seed = key
         title = f"[{number}/{len(configs)}] {model}, {f'lr {lr:g}, ' if lrs else ''}seed {seed}"
         place = (cells or folder) / f"{config.name}-{identity(config, job.fingerprint)}"
-        orders[key] = Order(model, lr, seed, config, place, title)
+        orders[key] = Order(model, lr, seed, config, place, title, before.get(place.name))
     (cells or folder).mkdir(parents=True, exist_ok=True)
-    done: dict[tuple[str, float, int], Cell] = {}
+    done = {key: cell for key, order in orders.items() if (cell := order.remembered()) is not None}
     stopped: int | None = None
 
     def found() -> Comparison:
@@ -180,6 +182,16 @@ def compare(
         done[key] = cell
         write(found())
     return found()
+
+
+def kept(path: Path, base: RunConfig) -> dict[str, dict[str, Any]]:
+    """The finished cells of a compare.json by the names of their folders; none where it is of other settings, or unreadable."""
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        cells = stored["cells"] if stored["task"] == json.loads(json.dumps(base.to_dict(), default=str)) else []
+        return {cell["folder"]: cell for cell in cells if cell["report"] is not None and cell.get("curve")}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
 
 
 def variant(settings: ModelSettings, model: str) -> ModelSettings:
@@ -216,12 +228,16 @@ def slug(model: str) -> str:
 
 def write(comparison: Comparison) -> None:
     """compare.json, compare.md and compare.png in the comparison's folder."""
+    column = curve_of(comparison)
     content = {
         "task": comparison.config.to_dict(),
         "target_parameters": comparison.target,
         "rows": comparison.rows(),
         "cells": [
-            {"model": c.model, "lr": c.lr, "seed": c.seed, "folder": c.folder.name, "failure": c.failure, "report": c.report}
+            {
+                **{"model": c.model, "lr": c.lr, "seed": c.seed, "folder": c.folder.name, "failure": c.failure},
+                **{"report": c.report, "curve": c.validations(column) if c.report is not None else None},
+            }
             for c in comparison.cells
         ],
     }
@@ -231,9 +247,14 @@ def write(comparison: Comparison) -> None:
     figure(comparison)
 
 
+def curve_of(comparison: Comparison) -> str:
+    """The column of metrics.csv that the figure shows."""
+    return "val_score" if isinstance(comparison.config.data, Task) else "val_loss"
+
+
 def figure(comparison: Comparison) -> None:
     """What came of it, one colour a model: of text the loss over steps, of a task the score over steps and over the length."""
-    task = isinstance(comparison.config.data, Task)
+    task, column = isinstance(comparison.config.data, Task), curve_of(comparison)
     title = f"{comparison.config.name}: about {comparison.target:,} parameters each"
     best = {row["model"]: [cell for cell in comparison.chosen(row["model"]) if cell.report] for row in comparison.rows()}
     finished = {model: cells for model, cells in best.items() if cells}
@@ -241,16 +262,14 @@ def figure(comparison: Comparison) -> None:
         with canvas(comparison.folder / "compare.png", title, (11.0, 4.4) if task else (7.2, 4.4)) as paper:
             if task:
                 left, right = paper.subplots(1, 2)
-                draw_curves(left, finished, "val_score", lambda report: report["test"]["score"], "finished model, test")
+                draw_curves(left, finished, column, lambda report: report["test"]["score"], "finished model, test")
                 left.set_ylabel("validation score")
                 compare_task.draw(
                     right, {model: [cell.report for cell in cells if cell.report] for model, cells in finished.items()}
                 )
             else:
                 axes = paper.add_subplot()
-                draw_curves(
-                    axes, finished, "val_loss", lambda r: r["validation"]["nats_per_token"], "finished model, whole text"
-                )
+                draw_curves(axes, finished, column, lambda r: r["validation"]["nats_per_token"], "finished model, whole text")
                 axes.set_ylabel("validation loss, nats per token")
     except ImportError:
         return
@@ -260,7 +279,7 @@ def draw_curves(axes: Any, models: Mapping[str, Sequence[Cell]], column: str, fi
     """A column of metrics.csv over steps: the mean of a model's seeds, and from their lowest to their highest. `final` is a
     number of each report, whose mean stands in the legend, and `what` says what it is."""
     for place, (model, cells) in enumerate(models.items()):
-        curves = [dict(zip(*curve(read_metrics(cell.folder / "metrics.csv"), column))) for cell in cells]
+        curves = [dict(zip(*cell.validations(column))) for cell in cells]
         steps = sorted(set.intersection(*(set(c) for c in curves)))
         values = [[c[step] for c in curves] for step in steps]
         label = f"{model} ({statistics.mean(final(cell.report) for cell in cells):.3f})"
