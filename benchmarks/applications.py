@@ -1,17 +1,17 @@
 """Every application beside baselines and twins of equal parameters, in one command that goes on where it was interrupted:
 
-    python benchmarks/applications.py --data FOLDER --out FOLDER [--only sensors,music] [--seeds 0,1,2]
+    python benchmarks/applications.py --data FOLDER --out FOLDER [--cells FOLDER] [--only sensors,music] [--seeds 0,1,2]
 
 FOLDER holds the data, each under its usual name at any depth. What it lacks is left out and named. Each part is a
-command of its own, which the page shows; OUT/applications.md has the tables of all, in the order of PARTS. Days on two cores;
---list prints the commands and stops.
+command of its own, which the page shows; OUT/applications.md has the tables of all parts that were ever measured in OUT, in
+the order of PARTS. Trained models go to --cells, so that OUT stays small: it is enough to go on elsewhere. Days on two
+cores; --list prints the commands and stops.
 """
 
 import argparse
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +26,7 @@ class Part:
     """A command and where its table will be.
 
     needs: files or folders of the data, by what the command calls them; `{name}` in `command` is the place of one, `{data}` the
-    folder, `{out}` the part's own folder, `{seeds}` the seeds.
+    folder, `{out}` and `{cells}` the part's own folders, `{seeds}` the seeds.
     """
 
     name: str
@@ -41,9 +41,14 @@ def script(name: str, *words: str) -> tuple[str, ...]:
     return (sys.executable, str(HERE / f"{name}.py"), *words, "--out", "{out}", "--seeds", "{seeds}")
 
 
+def training(name: str, *words: str) -> tuple[str, ...]:
+    """The same of one that leaves run folders."""
+    return script(name, *words, "--cells", "{cells}")
+
+
 def comparison(task: str, models: str, *words: str) -> tuple[str, ...]:
     """`openxlstm compare` with one thread."""
-    options = ("--models", models, "--seeds", "{seeds}", "--out", "{out}", "--trainer.threads=1")
+    options = ("--models", models, "--seeds", "{seeds}", "--out", "{out}", "--cells", "{cells}", "--trainer.threads=1")
     return (sys.executable, "-m", "openxlstm", "compare", task, *words, *options)
 
 
@@ -75,7 +80,7 @@ PARTS = (
     Part(
         "sensors",
         "sensors",
-        script("sensors", "--data", "{data}", "--models", "slstm,lstm"),
+        training("sensors", "--data", "{data}", "--models", "slstm,lstm"),
         {"nab": "combined_windows.json", "turbofan": "train_FD001.txt", "motions": "BasicMotions_TRAIN.ts"},
     ),
     Part(
@@ -90,16 +95,16 @@ PARTS = (
     Part(
         "classification",
         "text",
-        script("classification", "--data", "sst2={sst2},rotten_tomatoes={rotten_tomatoes},imdb={imdb}"),
+        training("classification", "--data", "sst2={sst2},rotten_tomatoes={rotten_tomatoes},imdb={imdb}"),
         {"sst2": "sst2", "rotten_tomatoes": "rotten_tomatoes", "imdb": "aclImdb"},
     ),
     Part(
         "translation",
         "text",
-        script("text_applications", "--data", "{data}", "--tasks", "multi30k,scitldr"),
+        training("text_applications", "--data", "{data}", "--tasks", "multi30k,scitldr"),
         {"pairs": "multi30k", "summaries": "scitldr"},
     ),
-    Part("speech", "speech", script("speech", "--data", "{recordings}"), {"recordings": "fsdd"}),
+    Part("speech", "speech", training("speech", "--data", "{recordings}"), {"recordings": "fsdd"}),
     Part("program_evaluation", "code", comparison("program_evaluation", "xlstm[1:1],lstm,transformer"), {}, "compare.md"),
 )
 APPLICATIONS = tuple(dict.fromkeys(part.application for part in PARTS))
@@ -115,27 +120,42 @@ def places(part: Part, data: Path) -> tuple[dict[str, str], list[str]]:
 
 def words_of(part: Part, files: dict[str, str], args: argparse.Namespace) -> list[str]:
     """The command of a part."""
-    filled = {**files, "data": str(args.data), "out": str(args.out / part.name), "seeds": args.seeds}
+    own = {"out": str(args.out / part.name), "cells": str((args.cells or args.out) / part.name)}
+    filled = {**files, **own, "data": str(args.data), "seeds": args.seeds}
     return [word.format_map(filled) for word in part.command]
 
 
-def page(parts: Sequence[tuple[Part, list[str], str]]) -> str:
-    """Tables and commands. parts: each with its command and what is to be said in place of a table, or nothing."""
-    return "\n".join(line for part, command, said in parts for line in section(part, command, said)) + "\n"
+def shown(part: Part, files: dict[str, str], args: argparse.Namespace) -> list[str]:
+    """The same for the page: without what a user calls his folders."""
+    data = {name: f"DATA/{Path(place).relative_to(args.data)}" for name, place in files.items()}
+    named = argparse.Namespace(data=Path("DATA"), out=Path("OUT"), cells=Path("CELLS"), seeds=args.seeds)
+    return words_of(part, data, named)
 
 
-def section(part: Part, command: list[str], said: str) -> Iterator[str]:
-    yield from (f"## {part.name}", "")
-    yield from (said, "")
-    if command:
-        shown = command[2:] if command[1] == "-m" else ["python", f"benchmarks/{Path(command[1]).name}", *command[2:]]
-        yield from ("```", shlex.join(shown), "```", "")
+def page(out: Path, commands: dict[str, list[str]], instead: dict[str, str]) -> str:
+    """Tables and commands of all parts, and what there is to say of those without a table. commands: as a reader types them,
+    where the data is there. instead: what is said in place of a table that was asked for."""
+    lines, unmeasured = [], []
+    for part in PARTS:
+        table = out / part.name / part.table
+        said = instead.get(part.name) or (table.read_text().strip() if table.exists() else "")
+        if not said:
+            unmeasured.append(part.name)
+            continue
+        lines += [f"## {part.name}", "", said, ""]
+        if command := commands.get(part.name):
+            typed = command[2:] if command[1] == "-m" else ["python", f"benchmarks/{Path(command[1]).name}", *command[2:]]
+            lines += ["```", shlex.join(typed), "```", ""]
+    if unmeasured:
+        lines += [f"Not measured yet: {', '.join(unmeasured)}.", ""]
+    return "\n".join(lines)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder with the data, at any depth")
     parser.add_argument("--out", type=Path, required=True, help="folder of the results; what is there is not measured again")
+    parser.add_argument("--cells", type=Path, help="folder of the trained models (default: OUT)")
     parser.add_argument("--only", help=f"some of the applications {', '.join(APPLICATIONS)}, or of the parts")
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--list", action="store_true", help="print the commands and stop")
@@ -147,27 +167,27 @@ def main() -> int:
     for name in asked:
         if name not in known:
             parser.error(f"--only {name}: have {', '.join(sorted(known))}")
-    done: list[tuple[Part, list[str], str]] = []
-    worst = 0
+    found = {part.name: places(part, args.data) for part in PARTS}
+    commands = {part.name: shown(part, found[part.name][0], args) for part in PARTS if not found[part.name][1]}
+    instead: dict[str, str] = {}
     for part in PARTS:
         if part.name not in asked and part.application not in asked:
             continue
-        files, missing = places(part, args.data)
+        files, missing = found[part.name]
         command = [] if missing else words_of(part, files, args)
         print(f"== {part.name}: {shlex.join(command) if command else 'not there: ' + ', '.join(missing)}", flush=True)
         if args.list:
             continue
-        said = f"Not measured, not in the data: {', '.join(missing)}."
         if command:
             code = subprocess.run(command, check=False).returncode
             if code in (130, -2):  # Ctrl-C
                 return 130
-            table = args.out / part.name / part.table
-            said = table.read_text() if code == 0 else f"Failed with exit code {code}."
-            worst = max(worst, abs(code))
-        done.append((part, command, said.strip()))
-        write_atomic(args.out / "applications.md", page(done))
-    return 1 if worst else 0
+            if code:
+                instead[part.name] = f"Failed with exit code {code}."
+        elif not (args.out / part.name / part.table).exists():
+            instead[part.name] = f"Not measured, not in the data: {', '.join(missing)}."
+        write_atomic(args.out / "applications.md", page(args.out, commands, instead))
+    return 1 if any(said.startswith("Failed") for said in instead.values()) else 0
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Text classification against twins of equal parameters, in one command that goes on where it was interrupted:
 
     python benchmarks/classification.py --data sst2=FOLDER,rotten_tomatoes=FOLDER,imdb=FOLDER --out FOLDER
-        [--models slstm,lstm,transformer] [--seeds 0,1,2] [--jobs 2] [--variants]
+        [--cells FOLDER] [--models slstm,lstm,transformer] [--seeds 0,1,2] [--jobs 2] [--variants]
 
 sst2: FOLDER holds sentences/stsa.binary.{train,dev,test} and glue/train.tsv. rotten_tomatoes: rt-polarity.{pos,neg}. imdb:
 aclImdb/{train,test}. The settings are those of the recipes, which validation chose; every model has as many parameters, to
@@ -82,8 +82,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, help="SET=FOLDER,SET=FOLDER")
     parser.add_argument(
-        "--out", type=Path, required=True, help="folder of the runs; what is finished there is not trained again"
+        "--out", type=Path, required=True, help="folder of the results; what is finished there is not trained again"
     )
+    parser.add_argument("--cells", type=Path, help="folder of the trained models (default: beside the results)")
     parser.add_argument("--models", default="slstm,lstm,transformer")
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--jobs", type=int, default=1, help="trainings at a time")
@@ -99,7 +100,7 @@ def main() -> None:
         folder = args.out / name.replace(", ", "-").replace(" ", "-")
         seeds = [int(seed) for seed in args.seeds.split(",")]
         say = lambda line, what=name: print(f"{what}: {line}", flush=True)  # noqa: E731
-        found[name] = compare(config, args.models.split(","), seeds, folder, say, jobs=args.jobs)
+        found[name] = compare(config, args.models.split(","), seeds, folder, say, jobs=args.jobs, cells=args.cells)
         write_atomic(args.out / "table.md", table(found))
         if found[name].interrupted is not None:
             break

@@ -1,6 +1,7 @@
 """Benchmarks of sensors, in one command that goes on where it was interrupted:
 
     python benchmarks/sensors.py --data FOLDER --out FOLDER [--sets NAB,FD001,BasicMotions] [--models slstm] [--seeds 0,1,2]
+        [--cells FOLDER]
 
 FOLDER holds, at any depth, NAB's folders data/ and labels/, C-MAPSS's train_FD001.txt, test_FD001.txt and RUL_FD001.txt, and
 BasicMotions_TRAIN.ts with BasicMotions_TEST.ts.
@@ -227,6 +228,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder with the files, at any depth")
     parser.add_argument("--out", type=Path, required=True, help="folder of the results; what is there is not measured again")
+    parser.add_argument("--cells", type=Path, help="folder of the trained models (default: OUT)")
     parser.add_argument("--sets", default=",".join(SETS), help="some of %(default)s")
     parser.add_argument("--models", default="slstm", help="slstm, mlstm, xlstm[1:1], lstm, ...; baselines are always there")
     parser.add_argument("--seeds", default="0,1,2")
@@ -241,7 +243,8 @@ def main() -> None:
                 path = args.out / f"{name}-{model}-{seed}.json"
                 say = lambda line, what=path.stem: print(f"{what}: {line}", flush=True)  # noqa: E731
                 if not path.exists():
-                    write_json(path, SETS[name](args.data, model, seed, args.out, say) | {"environment": environment()})
+                    found = SETS[name](args.data, model, seed, args.cells or args.out, say)
+                    write_json(path, found | {"environment": environment()})
                 results.setdefault((name, model), []).append(json.loads(path.read_text()))
             write_atomic(args.out / "table.md", table(results))
     print(table(results))

@@ -1,6 +1,7 @@
 """Speech benchmarks, in one command that goes on where it was interrupted:
 
     python benchmarks/speech.py --data FOLDER --out FOLDER [--parts digits,speakers,sequences,stream] [--seeds 0,1,2]
+        [--cells FOLDER]
 
 FOLDER holds the recordings of the Free Spoken Digit Dataset, or .tar.gz files of them.
 digits: spoken digits, official split. speakers: the same with each speaker left out in turn (--speakers george for some).
@@ -30,7 +31,7 @@ from openxlstm.models.sequence import SequenceModel
 from openxlstm.recipes import recipe
 from openxlstm.tasks.speech import DIGITS, DigitSequences, by_speaker, uniform
 from openxlstm.training import RunConfig
-from openxlstm.training.compare import compare
+from openxlstm.training.compare import Comparison, compare
 from openxlstm.training.evaluation.speech import word_edits
 from openxlstm.training.record import environment, write_json
 
@@ -48,9 +49,15 @@ def configuration(task: str, args: argparse.Namespace, split: str = "official") 
     return replace(base, data=replace(base.data, source=str(args.data), split=split), trainer=trainer)  # type: ignore[type-var]
 
 
+def twins(config: RunConfig, folder: Path, args: argparse.Namespace) -> Comparison:
+    """Train the twins, but for what is there."""
+    models, seeds = args.models.split(","), [int(seed) for seed in args.seeds.split(",")]
+    return compare(config, models, seeds, folder, say=print, cells=args.cells)
+
+
 def compared(config: RunConfig, folder: Path, args: argparse.Namespace) -> list[dict[str, Any]]:
-    """Train the twins, but for what is there; a row a model."""
-    found = compare(config, args.models.split(","), [*map(int, args.seeds.split(","))], folder, say=print)
+    """A row a model."""
+    found = twins(config, folder, args)
     if found.interrupted is not None:
         raise KeyboardInterrupt
     rows = []
@@ -172,6 +179,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder with the recordings, or .tar.gz files of them")
     parser.add_argument("--out", type=Path, required=True, help="folder of the results; what is there is not measured again")
+    parser.add_argument("--cells", type=Path, help="folder of the trained models (default: beside the results)")
     parser.add_argument("--parts", default="digits,speakers,sequences,stream")
     parser.add_argument("--models", default="slstm,lstm,transformer")
     parser.add_argument("--seeds", default="0,1,2")
@@ -193,7 +201,7 @@ def main() -> None:
     if "stream" in parts:
         folder = args.out / "digit_sequences-official"
         config = configuration("digit_sequences", args)
-        result = compare(config, args.models.split(","), [*map(int, args.seeds.split(","))], folder, say=print)
+        result = twins(config, folder, args)
         assert isinstance(config.data, DigitSequences)
         for cell in result.cells:
             if cell.report is not None and cell.seed == result.cells[0].seed and "transformer" not in cell.model:

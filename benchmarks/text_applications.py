@@ -1,6 +1,7 @@
 """Translations and summaries, in one command that goes on where it was interrupted:
 
     python benchmarks/text_applications.py --data FOLDER --out FOLDER [--tasks multi30k,scitldr] [--seeds 0,1,2]
+        [--cells FOLDER]
 
 FOLDER holds the folders multi30k and scitldr and, for dialogsum, dialogsum.dev.jsonl, at any depth. Every model has as many
 parameters as the recipe's, to 1 %, and the recipe's settings; `slstm{bridge=state}` is another setting of a model. Reported is
@@ -51,8 +52,11 @@ def configs(base: RunConfig, models: Sequence[str], seeds: Sequence[int]) -> dic
     return found
 
 
-def cell(config: RunConfig, folder: Path) -> dict[str, Any]:
-    """The report of a run, and the CPU seconds of all its parts; an interrupted one is resumed."""
+def cell(config: RunConfig, folder: Path, kept: Path) -> dict[str, Any]:
+    """The report of a run, and the CPU seconds of all its parts; an interrupted one is resumed. kept: the file of both, which
+    counts without the run's folder."""
+    if kept.exists():
+        return dict(json.loads(kept.read_text()))
     report, spent = folder / "report.json", folder / "cpu_seconds.json"
     while not report.exists():
         before = json.loads(spent.read_text()) if spent.exists() else 0.0
@@ -68,7 +72,9 @@ def cell(config: RunConfig, folder: Path) -> dict[str, Any]:
                 write_json(spent, before + time.process_time() - began)
         if result.interrupted is not None:
             raise KeyboardInterrupt
-    return dict(json.loads(report.read_text())) | {"cpu_seconds": json.loads(spent.read_text())}
+    found = dict(json.loads(report.read_text())) | {"cpu_seconds": json.loads(spent.read_text())}
+    write_json(kept, found)
+    return found
 
 
 def table(results: dict[str, dict[str, list[dict[str, Any]]]]) -> str:
@@ -101,7 +107,8 @@ def spell(values: Sequence[float], digits: int = 2) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder with the data, at any depth")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the runs; what is there is not trained again")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the results; what is there is not trained again")
+    parser.add_argument("--cells", type=Path, help="folder of the trained models (default: OUT)")
     parser.add_argument("--tasks", default="multi30k", help=f"some of {','.join(SOURCES)}")
     parser.add_argument("--models", default=MODELS)
     parser.add_argument("--seeds", default="0,1,2")
@@ -113,7 +120,8 @@ def main() -> None:
         base = replace(base, data=replace(base.data, source=str(find(args.data, task))))
         base = override(base, split_arguments(args.options)[1])
         for (model, seed), config in configs(base, split_names(args.models), [int(n) for n in args.seeds.split(",")]).items():
-            found = cell(config, args.out / f"{task}-{slug(model)}-{seed}-{config.digest()}")
+            name = f"{task}-{slug(model)}-{seed}-{config.digest()}"
+            found = cell(config, (args.cells or args.out) / name, args.out / f"{name}.json")
             results.setdefault(task, {}).setdefault(model, []).append(found)
             write_atomic(args.out / "table.md", table(results))
     print(table(results))

@@ -42,6 +42,15 @@ def test_every_part_has_a_command(benchmark, tmp_path, monkeypatch, capsys):
     page = (tmp_path / "out" / "applications.md").read_text()
     assert "Not measured, not in the data: JSB_Chorales.mat." in page
     assert "## lorenz63" not in page
+    assert page.endswith("program_evaluation.\n")
+    assert "Not measured yet: ett, weather," in page
+    for name in ("one", "two"):  # what was measured before stays, also where its data is not
+        (tmp_path / "out" / "jsb_chorales").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "out" / "jsb_chorales" / "compare.md").write_text(f"| {name} |\n")
+        assert run(benchmark, monkeypatch, "--data", tmp_path / "empty", "--out", tmp_path / "out", "--only", "nottingham") == 0
+        page = (tmp_path / "out" / "applications.md").read_text()
+        assert f"## jsb_chorales\n\n| {name} |\n" in page
+        assert "jsb_chorales, " not in page
 
 
 def test_tables_of_parts_and_failures_stand_on_one_page(benchmark, tmp_path, monkeypatch):
@@ -49,11 +58,20 @@ def test_tables_of_parts_and_failures_stand_on_one_page(benchmark, tmp_path, mon
     wrong = benchmark.Part("wrong", "text", benchmark.comparison("parity", "nothing"), {}, "compare.md")
     monkeypatch.setattr(benchmark, "PARTS", (wrong, good))
     monkeypatch.setenv("PYTHONPATH", str(FILE.parents[1] / "src"))
-    assert run(benchmark, monkeypatch, "--data", tmp_path, "--out", tmp_path / "out", "--seeds", "0") == 1
+    folders = ("--data", tmp_path, "--out", tmp_path / "out", "--cells", tmp_path / "trained")
+    assert run(benchmark, monkeypatch, *folders, "--seeds", "0") == 1
+    assert len(list((tmp_path / "trained" / "parity").iterdir())) == 2
+    assert sorted(path.name for path in (tmp_path / "out" / "parity").iterdir()) == [
+        "compare.json",
+        "compare.md",
+        "compare.png",
+    ]
     page = (tmp_path / "out" / "applications.md").read_text()
     assert "## wrong\n\nFailed with exit code 2." in page
     assert "| slstm |" in page
     assert "openxlstm compare parity --trainer.steps=2" in page
+    assert "--out OUT/parity --cells CELLS/parity" in page
+    assert str(tmp_path) not in page
 
 
 @pytest.mark.parametrize(

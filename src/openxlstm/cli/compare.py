@@ -16,6 +16,7 @@ OWN = {
     "data": "FILE|FOLDER  short for --data.source",
     "config": "FILE  settings as JSON; options on the command line come on top",
     "out": "FOLDER  where runs, table and figure go (default: runs/compare-NAME-HASH; the same command continues there)",
+    "cells": "FOLDER  where trained models go, to keep --out small (default: --out)",
     "json": "print the table as JSON",
     "help": "this text",
 }
@@ -53,7 +54,8 @@ def run(argv: list[str]) -> int:
 
     from openxlstm.training.compare import compare
 
-    found = compare(config, models, seeds, Path(own["out"]) if "out" in own else None, say=_say, lrs=lrs, jobs=jobs)
+    folder, cells = (Path(own[name]) if name in own else None for name in ("out", "cells"))
+    found = compare(config, models, seeds, folder, say=_say, lrs=lrs, jobs=jobs, cells=cells)
     if found.interrupted is not None:
         _say(f"interrupted; the same command continues in {found.folder}")
         return 128 + found.interrupted
