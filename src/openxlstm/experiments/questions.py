@@ -33,19 +33,6 @@ MIXING = ("slstm", "xlstm[1:1]", "mlstm", "lstm", "transformer")
 """What is said of memory mixing; the others get as many parameters as the first."""
 MATRIX = ("mlstm", "lstm", "transformer")
 """What is said of the matrix memory, beside its rivals."""
-SMALL_FFN = {"model.ffn_factor": "0.05", "model.ffn_multiple": "4"}
-"""A feed-forward network of four units cannot take the modulo of a count that runs on, as far as training went and no further:
-the cell must (docs/log.md)."""
-STEADY = {
-    **SMALL_FFN,
-    "model.embedding_dropout": "0.1",
-    "optimizer.weight_decay": "0",
-    "schedule.floor": "0.01",
-}
-"""With these what sLSTM keeps holds at lengths never seen (docs/log.md): what is read is noisy, so that its states must
-attract, and no weight decay lets them."""
-COUNTING = {**STEADY, "model.dim": "64", "trainer.batch_size": "64"}
-"""The same for counters, which also want width and many steps of small batches."""
 WHOLE_ROWS = {"model.conv_width": "18", "data.mirror": "true", "trainer.batch_size": "64", "trainer.steps": "3000"}
 """For rows of 16 pixels: a convolution that reaches the pixel above and its neighbours (docs/log.md)."""
 LADDER = ("lstm_plain", "lstm_residual", "lstm", "slstm", "xlstm[7:1]")
@@ -63,12 +50,8 @@ def formal(
     first: tuple[str, ...] = ("slstm", "mlstm", "transformer"),
     models: tuple[str, ...] = MIXING,
     seeds: int = 3,
-    options: dict[str, str] | None = None,
-    hours: dict[str, str] | None = None,
 ) -> Question:
-    """A formal language: `first` with one seed and `steps` for a first answer, then `models` with `seeds`; both with `options`,
-    the second with those of `hours` too."""
-    options = options or {}
+    """A formal language: `first` with one seed and `steps` for a first answer, then `models` with `seeds` and the recipe's."""
     return Trained(
         name=name,
         claim=claim,
@@ -78,10 +61,12 @@ def formal(
         settings={
             "minutes": Setting(
                 models=first,
-                options={**FIRST_LOOK, **options, "trainer.steps": str(steps)},
+                options={**FIRST_LOOK, "trainer.steps": str(steps)},
             ),
-            "hours": Setting(models=models, seeds=seeds, options={**ONE_THREAD, **options, **(hours or {})}),
-            "gpu": Setting(models=EVERY, seeds=5, lrs=(1e-3, 3e-3, 1e-2), options={"trainer.steps": "20000"}),
+            "hours": Setting(models=models, seeds=seeds, options=ONE_THREAD),
+            "gpu": Setting(
+                models=EVERY, seeds=5, lrs=(1e-3, 3e-3, 1e-2), options={"model.num_blocks": "2", "trainer.steps": "20000"}
+            ),
         },
     )
 
@@ -209,18 +194,16 @@ QUESTIONS: dict[str, Question] = {
             500,
             first=("slstm", "xlstm[1:1]", "mlstm", "transformer"),
             seeds=5,
-            options=SMALL_FFN,
-            hours={"trainer.steps": "1000"},
         ),
         formal(
             "cycle_navigation",
             "sLSTM keeps count modulo five over lengths that it never saw.",
             "sLSTM 1.00, LSTM 0.93, mLSTM 0.86, Llama 0.04",
             (Check(what="score of slstm", measure=score("slstm"), bar=0.95),),
-            700,
+            8000,
+            first=("slstm", "lstm"),
             models=("slstm", "lstm"),
             seeds=5,
-            hours={**COUNTING, "model.num_blocks": "1", "optimizer.lr": "1e-2", "trainer.steps": "8000"},
         ),
         formal(
             "even_pairs",
@@ -228,16 +211,15 @@ QUESTIONS: dict[str, Question] = {
             "1.00 for all",
             (Check(what="score of slstm", measure=score("slstm"), bar=0.99),),
             300,
-            options=STEADY,
         ),
         formal(
             "modular_arithmetic",
             "sLSTM evaluates expressions.",
             "sLSTM 1.00 (re-run by others 0.79), LSTM 1.00, mLSTM 0.04, Llama 0.03",
             (Check(what="score of slstm", measure=score("slstm"), bar=0.80),),
-            1000,
+            2000,
+            first=("slstm", "lstm"),
             models=("slstm", "lstm"),
-            hours={**COUNTING, "trainer.steps": "8000"},
         ),
         recall(
             "recall",
