@@ -225,7 +225,7 @@ def test_checks():
     assert not high.holds(0.5)
     assert not low.holds(math.nan)
     assert not high.holds(math.nan)
-    rows = {"a": {"score": 1.0, "by_context": {64: 2.0, 2048: 1.5}}, "b": {"score": 4.0}}
+    rows = {"a": {"score": 1.0, "by_context": {"64": 2.0, "2048": 1.5}}, "b": {"score": 4.0}}
     assert share("a", "b")(rows) == 0.25
     assert in_most("a")({"a": {"scores": [1.0, 0.9, 0.2, 0.8, 0.7]}}) == 0.7
     assert in_most("a")({"a": {"scores": [0.3]}}) == 0.3
@@ -256,7 +256,7 @@ def test_every_question_can_be_asked(name, scale):
     config = override(recipe(asked.recipe), setting.options)
     for model in setting.models:
         variant(config.model, model)
-    contexts = dict.fromkeys((config.trainer.context, *config.trainer.report_contexts), 1.0)
+    contexts = dict.fromkeys(map(str, (config.trainer.context, *config.trainer.report_contexts)), 1.0)
     lengths = [{"lengths": at, "score": 1.0} for at in getattr(config.data, "report_lengths", ())]
     row = {
         "score": 1.0,

@@ -125,7 +125,7 @@ def ahead_everywhere(model: str, of: str) -> Callable[[Rows], float]:
 
 def grown(model: str, context: int) -> Callable[[Rows], float]:
     """Nats a token when read in windows of `context`, minus those in windows as long as in training."""
-    return lambda rows: rows[model]["by_context"][context] - rows[model]["by_context"][min(rows[model]["by_context"])]
+    return lambda rows: rows[model]["by_context"][str(context)] - next(iter(rows[model]["by_context"].values()))
 
 
 def rarest_first(model: str, than: str) -> Callable[[Rows], float]:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from openxlstm.experiments.question import Evidence, Question, Rows
+from openxlstm.experiments.question import Evidence, Question
 from openxlstm.recipes import NEEDS_DATA, recipe
 from openxlstm.training.compare import Comparison, compare
 from openxlstm.training.options import override
@@ -52,7 +52,7 @@ class Trained(Question):
         base = dataclasses.replace(override(recipe(self.recipe), self.options(setting)), name=self.name)
         found = compare(base, setting.models, range(setting.seeds), folder, say, setting.lrs, jobs, cells)
         return Evidence(
-            rows=rows_of(found),
+            rows={row["model"]: row for row in found.rows()},
             table=found.table() if found.cells else "",
             command=self.command(setting),
             figure="compare.png" if (folder / "compare.png").exists() else None,
@@ -76,18 +76,3 @@ class Trained(Question):
 def trainings(*found: Comparison) -> dict[str, float]:
     """Seconds by the folders of what was trained."""
     return {cell.folder.name: cell.report["seconds"] for one in found for cell in one.cells if cell.report is not None}
-
-
-def rows_of(found: Comparison) -> Rows:
-    """The rows by model, with nats by window length and by tenths of the tokens, the rarest first, where it is text."""
-    rows = {row["model"]: dict(row) for row in found.rows()}
-    for model, row in rows.items():
-        reports = [cell.report for cell in found.chosen(model) if cell.report is not None]
-        if reports and "other_contexts" in reports[0]:
-            parts = [[r["validation"], *r["other_contexts"]] for r in reports]
-            tenths = [r["validation"]["by_frequency"] for r in reports]
-            row["by_frequency"] = [sum(part[2] for part in column) / len(column) for column in zip(*tenths)]
-            row["by_context"] = {
-                column[0]["context"]: sum(part["nats_per_token"] for part in column) / len(column) for column in zip(*parts)
-            }
-    return rows

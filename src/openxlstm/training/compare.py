@@ -15,7 +15,7 @@ from openxlstm import __version__
 from openxlstm.errors import UserError
 from openxlstm.files import atomic_path
 from openxlstm.tasks import Task
-from openxlstm.training import compare_task
+from openxlstm.training import compare_task, compare_text
 from openxlstm.training.cells import Cell, Order, train_all
 from openxlstm.training.config import ModelSettings, RunConfig
 from openxlstm.training.options import override
@@ -67,46 +67,14 @@ class Comparison:
             if reports and isinstance(self.config.data, Task):
                 row |= compare_task.row(model, reports)
             elif reports:
-                losses = [r["validation"]["nats_per_token"] for r in reports]
-                words = [r["validation"]["word_perplexity"] for r in reports]
-                bits = [r["validation"]["bits_per_byte"] for r in reports]
-                row |= {
-                    "num_parameters": reports[0]["num_parameters"],
-                    "nats_per_token": statistics.mean(losses),
-                    "spread": statistics.stdev(losses) if len(losses) > 1 else None,
-                    "perplexity": math.exp(min(statistics.mean(losses), 700)),
-                    "bits_per_byte": statistics.mean(bits) if None not in bits else None,
-                    "word_perplexity": None if None in words else math.exp(statistics.mean(map(math.log, words))),
-                    "tokens_per_second": statistics.mean(r["tokens_per_second"] for r in reports),
-                }
+                row |= compare_text.row(reports)
             found.append(row)
         return sorted(found, key=lambda row: row.get("objective", row.get("nats_per_token", math.inf)))
 
     def table(self) -> str:
-        """Markdown. Perplexities are exp of the mean loss; the spread is the standard deviation over seeds."""
-        if isinstance(self.config.data, Task):
-            return compare_task.table(self.rows(), sweep=len(self.lrs) > 1)
-        words = any(row.get("word_perplexity") for row in self.rows())
-        sweep = len(self.lrs) > 1
-        head = ["model", "parameters", "seeds", "nats/token", "bits per byte", "perplexity"]
-        head += ["word perplexity"] * words + ["lr"] * sweep + ["tokens/s"]
-        lines = ["| " + " | ".join(head) + " |", "|---|" + "---:|" * (len(head) - 1)]
-        for row in self.rows():
-            if "nats_per_token" not in row:
-                lines.append(f"| {row['model']} | | 0 of {row['failed']} |" + " |" * (len(head) - 3))
-                continue
-            spread = f" ± {row['spread']:.4f}" if row["spread"] is not None else ""
-            seeds = str(row["seeds"]) + (f" of {row['seeds'] + row['failed']}" if row["failed"] else "")
-            values = [row["model"], f"{row['num_parameters']:,}", seeds, f"{row['nats_per_token']:.4f}{spread}"]
-            values.append("" if row["bits_per_byte"] is None else f"{row['bits_per_byte']:.4f}")
-            values.append(f"{row['perplexity']:.2f}")
-            if words:
-                values.append("" if row["word_perplexity"] is None else f"{row['word_perplexity']:.1f}")
-            if sweep:
-                values.append(f"{row['lr']:g}")
-            values.append(f"{row['tokens_per_second']:,.0f}")
-            lines.append("| " + " | ".join(values) + " |")
-        return "\n".join(lines)
+        """Markdown."""
+        kind = compare_task if isinstance(self.config.data, Task) else compare_text
+        return kind.table(self.rows(), sweep=len(self.lrs) > 1)
 
 
 def compare(
@@ -253,24 +221,24 @@ def curve_of(comparison: Comparison) -> str:
 
 
 def figure(comparison: Comparison) -> None:
-    """What came of it, one colour a model: of text the loss over steps, of a task the score over steps and over the length."""
-    task, column = isinstance(comparison.config.data, Task), curve_of(comparison)
+    """What came of it, one colour a model: the loss, or score, over steps, and over the length of windows or samples, or by how
+    rare a token is."""
+    column = curve_of(comparison)
     title = f"{comparison.config.name}: about {comparison.target:,} parameters each"
     best = {row["model"]: [cell for cell in comparison.chosen(row["model"]) if cell.report] for row in comparison.rows()}
     finished = {model: cells for model, cells in best.items() if cells}
+    reports = {model: [cell.report for cell in cells if cell.report] for model, cells in finished.items()}
     try:
-        with canvas(comparison.folder / "compare.png", title, (11.0, 4.4) if task else (7.2, 4.4)) as paper:
-            if task:
-                left, right = paper.subplots(1, 2)
+        with canvas(comparison.folder / "compare.png", title, (11.0, 4.4)) as paper:
+            left, right = paper.subplots(1, 2)
+            if isinstance(comparison.config.data, Task):
                 draw_curves(left, finished, column, lambda report: report["test"]["score"], "finished model, test")
                 left.set_ylabel("validation score")
-                compare_task.draw(
-                    right, {model: [cell.report for cell in cells if cell.report] for model, cells in finished.items()}
-                )
+                compare_task.draw(right, reports)
             else:
-                axes = paper.add_subplot()
-                draw_curves(axes, finished, column, lambda r: r["validation"]["nats_per_token"], "finished model, whole text")
-                axes.set_ylabel("validation loss, nats per token")
+                draw_curves(left, finished, column, lambda r: r["validation"]["nats_per_token"], "finished model, whole text")
+                left.set_ylabel("validation loss, nats per token")
+                compare_text.draw(right, reports)
     except ImportError:
         return
 
