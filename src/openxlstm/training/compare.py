@@ -9,6 +9,7 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from openxlstm import __version__
@@ -48,6 +49,11 @@ class Comparison:
         return min(by_lr, key=place)
 
     @property
+    def kind(self) -> ModuleType:
+        """How it is shown: as one on a task or on text."""
+        return compare_task if isinstance(self.config.data, Task) else compare_text
+
+    @property
     def lrs(self) -> tuple[float, ...]:
         """The learning rates that were tried."""
         return tuple(dict.fromkeys(cell.lr for cell in self.cells))
@@ -73,8 +79,7 @@ class Comparison:
 
     def table(self) -> str:
         """Markdown."""
-        kind = compare_task if isinstance(self.config.data, Task) else compare_text
-        return kind.table(self.rows(), sweep=len(self.lrs) > 1)
+        return self.kind.table(self.rows(), sweep=len(self.lrs) > 1)
 
 
 def compare(
@@ -196,7 +201,6 @@ def slug(model: str) -> str:
 
 def write(comparison: Comparison) -> None:
     """compare.json, compare.md and compare.png in the comparison's folder."""
-    column = curve_of(comparison)
     content = {
         "task": comparison.config.to_dict(),
         "target_parameters": comparison.target,
@@ -204,7 +208,7 @@ def write(comparison: Comparison) -> None:
         "cells": [
             {
                 **{"model": c.model, "lr": c.lr, "seed": c.seed, "folder": c.folder.name, "failure": c.failure},
-                **{"report": c.report, "curve": c.validations(column) if c.report is not None else None},
+                **{"report": c.report, "curve": c.validations(comparison.kind.CURVE) if c.report is not None else None},
             }
             for c in comparison.cells
         ],
@@ -215,15 +219,10 @@ def write(comparison: Comparison) -> None:
     figure(comparison)
 
 
-def curve_of(comparison: Comparison) -> str:
-    """The column of metrics.csv that the figure shows."""
-    return "val_score" if isinstance(comparison.config.data, Task) else "val_loss"
-
-
 def figure(comparison: Comparison) -> None:
     """What came of it, one colour a model: the loss, or score, over steps, and over the length of windows or samples, or by how
     rare a token is."""
-    column = curve_of(comparison)
+    kind = comparison.kind
     title = f"{comparison.config.name}: about {comparison.target:,} parameters each"
     best = {row["model"]: [cell for cell in comparison.chosen(row["model"]) if cell.report] for row in comparison.rows()}
     finished = {model: cells for model, cells in best.items() if cells}
@@ -231,14 +230,9 @@ def figure(comparison: Comparison) -> None:
     try:
         with canvas(comparison.folder / "compare.png", title, (11.0, 4.4)) as paper:
             left, right = paper.subplots(1, 2)
-            if isinstance(comparison.config.data, Task):
-                draw_curves(left, finished, column, lambda report: report["test"]["score"], "finished model, test")
-                left.set_ylabel("validation score")
-                compare_task.draw(right, reports)
-            else:
-                draw_curves(left, finished, column, lambda r: r["validation"]["nats_per_token"], "finished model, whole text")
-                left.set_ylabel("validation loss, nats per token")
-                compare_text.draw(right, reports)
+            draw_curves(left, finished, kind.CURVE, kind.final, kind.FINAL)
+            left.set_ylabel(kind.CURVE_LABEL)
+            kind.draw(right, reports)
     except ImportError:
         return
 

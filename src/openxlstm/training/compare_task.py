@@ -4,7 +4,12 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from openxlstm.training.compare_table import lines_of, with_spread
 from openxlstm.training.record import draw_scores
+
+CURVE, CURVE_LABEL = "val_score", "validation score"
+"""The column of metrics.csv that is drawn over steps."""
+FINAL = "finished model, test"
 
 PUBLISHED = {
     "slstm": ("xLSTM[0:1]", "sLSTM"),
@@ -62,6 +67,11 @@ def further(reports: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     return found
 
 
+def final(report: Mapping[str, Any]) -> float:
+    """The score of a finished run."""
+    return float(report["test"]["score"])
+
+
 def table(rows: Sequence[Mapping[str, Any]], *, sweep: bool) -> str:
     """Markdown. The score is of the test samples, its spread the standard deviation over seeds; further lengths have columns of
     their own. `~` is before a published number that was not read in its source. sweep: show each model's learning rate."""
@@ -72,21 +82,15 @@ def table(rows: Sequence[Mapping[str, Any]], *, sweep: bool) -> str:
     others = [f"at {other['lengths']}" for other in first["other_lengths"]]
     head = ["model", "parameters", "seeds", *["lr"] * sweep, f"{first['metric']} at {first['lengths']}", *others]
     head += [*first["further"], "published", "tokens/s"]
-    lines = ["| " + " | ".join(head) + " |", "|---|" + "---:|" * (len(head) - 1)]
-    for row in rows:
-        if "score" not in row:
-            lines.append(f"| {row['model']} | | 0 of {row['failed']} |" + " |" * (len(head) - 3))
-            continue
-        spread = f" ± {row['spread']:.4f}" if row["spread"] is not None else ""
+
+    def values(row: Mapping[str, Any]) -> list[str]:
         anchor = row["published"]
-        values = [row["model"], f"{row['num_parameters']:,}"]
-        values.append(str(row["seeds"]) + (f" of {row['seeds'] + row['failed']}" if row["failed"] else ""))
-        values += [f"{row['lr']:g}"] * sweep
-        values += [f"{row['score']:.4f}{spread}", *(f"{other['score']:.4f}" for other in row["other_lengths"])]
-        values += [f"{value:.4f}" for value in row["further"].values()]
-        values.append("" if anchor is None else f"{'' if anchor['checked'] else '~'}{anchor['score']:g}")
-        values.append(f"{row['tokens_per_second']:,.0f}")
-        lines.append("| " + " | ".join(values) + " |")
+        found = [f"{row['lr']:g}"] * sweep
+        found += [with_spread(row["score"], row["spread"]), *(f"{other['score']:.4f}" for other in row["other_lengths"])]
+        found += [f"{value:.4f}" for value in row["further"].values()]
+        return [*found, "" if anchor is None else f"{'' if anchor['checked'] else '~'}{anchor['score']:g}"]
+
+    lines = lines_of(head, rows, values)
     behind = " |" * (len(others) + len(first["further"]) + 2)
     for name, score in first["baselines"].items():
         lines.append(f"| {name} |" + " |" * (2 + sweep) + f" {score:.4f} |" + behind)

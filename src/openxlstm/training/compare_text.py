@@ -5,6 +5,12 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from openxlstm.training.compare_table import lines_of, with_spread
+
+CURVE, CURVE_LABEL = "val_loss", "validation loss, nats per token"
+"""The column of metrics.csv that is drawn over steps."""
+FINAL = "finished model, whole text"
+
 
 def row(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The numbers of one model, means over its seeds. by_context: window length -> nats a token, that of training first.
@@ -26,6 +32,11 @@ def row(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
+def final(report: Mapping[str, Any]) -> float:
+    """The loss of a finished run."""
+    return float(report["validation"]["nats_per_token"])
+
+
 def table(rows: Sequence[Mapping[str, Any]], *, sweep: bool) -> str:
     """Markdown. Perplexities are exp of the mean loss; the spread is the standard deviation over seeds; longer windows have
     columns of their own. sweep: show each model's learning rate."""
@@ -34,21 +45,16 @@ def table(rows: Sequence[Mapping[str, Any]], *, sweep: bool) -> str:
     losses = [f"nats/token at {contexts[0]}", *(f"nats at {context}" for context in contexts[1:])]
     head = ["model", "parameters", "seeds", *(losses if len(losses) > 1 else ["nats/token"])]
     head += ["bits per byte", "perplexity", *["word perplexity"] * words, *["lr"] * sweep, "tokens/s"]
-    lines = ["| " + " | ".join(head) + " |", "|---|" + "---:|" * (len(head) - 1)]
-    for row in rows:
-        if "nats_per_token" not in row:
-            lines.append(f"| {row['model']} | | 0 of {row['failed']} |" + " |" * (len(head) - 3))
-            continue
-        spread = f" ± {row['spread']:.4f}" if row["spread"] is not None else ""
-        seeds = str(row["seeds"]) + (f" of {row['seeds'] + row['failed']}" if row["failed"] else "")
-        values = [row["model"], f"{row['num_parameters']:,}", seeds, f"{row['nats_per_token']:.4f}{spread}"]
-        values += [f"{row['by_context'][context]:.4f}" for context in contexts[1:]]
-        values += ["" if row["bits_per_byte"] is None else f"{row['bits_per_byte']:.4f}", f"{row['perplexity']:.2f}"]
-        values += [f"{row['word_perplexity']:.1f}"] if words else []
-        values += [f"{row['lr']:g}"] * sweep
-        values.append(f"{row['tokens_per_second']:,.0f}")
-        lines.append("| " + " | ".join(values) + " |")
-    return "\n".join(lines)
+
+    def values(row: Mapping[str, Any]) -> list[str]:
+        found = [with_spread(row["nats_per_token"], row["spread"])]
+        found += [f"{row['by_context'][context]:.4f}" for context in contexts[1:]]
+        found += ["" if row["bits_per_byte"] is None else f"{row['bits_per_byte']:.4f}", f"{row['perplexity']:.2f}"]
+        if words:
+            found.append("" if row["word_perplexity"] is None else f"{row['word_perplexity']:.1f}")
+        return [*found, *[f"{row['lr']:g}"] * sweep]
+
+    return "\n".join(lines_of(head, rows, values))
 
 
 def draw(axes: Any, models: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
