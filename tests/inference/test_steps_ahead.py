@@ -8,7 +8,7 @@ from openxlstm.ops import gpu
 from openxlstm.testing.ahead import SHARED_LIMIT, compile_ahead, specialization
 
 pytestmark = pytest.mark.skipif(gpu.interpreted() or not gpu.installed(), reason="compiling ahead needs Triton itself")
-HOPPER = (9, 0)
+HOPPER = 90
 ROWS = (1, 64)  # few rows: narrow tiles of C; many: wide ones
 
 # dim, heads and other widths are those of the models with such heads; all else is made small, for only launches are looked at.

@@ -7,7 +7,7 @@ from openxlstm.ops import gpu
 from openxlstm.testing.ahead import SHARED_LIMIT, compile_ahead
 
 pytestmark = pytest.mark.skipif(gpu.interpreted() or not gpu.installed(), reason="compiling ahead needs Triton itself")
-HOPPER, bf16 = (9, 0), torch.bfloat16
+HOPPER, bf16 = 90, torch.bfloat16
 
 
 def convolution(dim):

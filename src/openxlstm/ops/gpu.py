@@ -19,8 +19,8 @@ from torch import Tensor
 Config = TypeVar("Config")
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-OLDEST = (8, 0)  # Ampere: asynchronous copies and bfloat16 products
-INTERPRETER = (0, 0)
+OLDEST = 80  # Ampere: asynchronous copies and bfloat16 products
+INTERPRETER = 0
 """Stands for a compute capability where Triton's interpreter runs the kernels on a CPU."""
 
 
@@ -78,17 +78,24 @@ def refusal(*tensors: Tensor) -> str | None:
     return None
 
 
-def capability(device: torch.device) -> tuple[int, int]:
-    """Compute capability of a CUDA device, INTERPRETER for any other."""
-    return torch.cuda.get_device_capability(device) if device.type == "cuda" else INTERPRETER
+def capability(device: torch.device) -> int:
+    """Compute capability of a CUDA device as compilers write it, 90 for 9.0; INTERPRETER for any other device."""
+    if device.type != "cuda":
+        return INTERPRETER
+    return number(torch.cuda.get_device_capability(device))
+
+
+def number(found: tuple[int, int]) -> int:
+    """(9, 0) as 90: to torch.compile a number is a constant that can be compared, a pair is not in every version."""
+    return 10 * found[0] + found[1]
 
 
 capability._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
-def version(found: tuple[int, int]) -> str:
-    """(9, 0) as people write it."""
-    return f"{found[0]}.{found[1]}"
+def version(found: int) -> str:
+    """90 as people write it."""
+    return f"{found // 10}.{found % 10}"
 
 
 def describe() -> str:
@@ -101,7 +108,8 @@ def describe() -> str:
     triton = f"Triton {installed_version('triton')}"
     if interpreted():
         return f"{triton}, interpreted on the CPU (TRITON_INTERPRET is set)"
-    found = [(torch.cuda.get_device_name(i), torch.cuda.get_device_capability(i)) for i in range(torch.cuda.device_count())]
+    devices = [torch.device("cuda", i) for i in range(torch.cuda.device_count())]
+    found = [(torch.cuda.get_device_name(device), capability(device)) for device in devices]
     return f"{triton}, on " + ", ".join(
         f"{name} (compute {version(cap)}{'' if cap >= OLDEST else ', too old'})" for name, cap in found
     )

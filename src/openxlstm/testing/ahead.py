@@ -3,7 +3,7 @@
     with gpu.recording() as launches:
         run_something(...)
     for launch in launches:
-        found = compile_ahead(launch, (9, 0))
+        found = compile_ahead(launch, 90)
         assert found.spills == 0
 
 The launch's own arguments give types, alignment and constants, so that what is compiled is what the device would run. Triton
@@ -20,7 +20,7 @@ from typing import Any
 
 from openxlstm.ops.gpu import Launch
 
-SHARED_LIMIT = {(8, 0): 163 << 10, (8, 6): 99 << 10, (8, 9): 99 << 10, (9, 0): 227 << 10, (10, 0): 227 << 10}
+SHARED_LIMIT = {80: 163 << 10, 86: 99 << 10, 89: 99 << 10, 90: 227 << 10, 100: 227 << 10}
 """Bytes of shared memory that one program may have, by compute capability."""
 
 MATRIX = ("HMMA", "HGMMA", "UTCHMMA", "UTCQMMA", "UTCMMA")
@@ -36,6 +36,7 @@ class Compiled:
     registers: int  # a thread
     shared: int  # bytes a program
     instructions: Counter[str]  # of the machine code, by opcode without its modifiers
+    overwritten: tuple[str, ...]  # buffers of shared memory that products may read too late, see `_overwritten`
 
     def count(self, opcodes: tuple[str, ...]) -> int:
         """How many instructions with one of these opcodes there are."""
@@ -57,14 +58,14 @@ class Compiled:
         return self.count(ASYNCHRONOUS)
 
 
-def specialization(launch: Launch, capability: tuple[int, int]) -> tuple[Any, ...]:
+def specialization(launch: Launch, capability: int) -> tuple[Any, ...]:
     """What Triton compiles a kernel for: two launches with equal ones share a binary, others compile anew."""
     bound, types, options, _ = _bind(launch, capability)
     constants = {name: bound[name] for name, kind in zip(bound, types) if kind[0] == "constexpr"}
     return launch.kernel.__name__, tuple(map(str, types)), tuple(constants.items()), tuple(sorted(options.items()))
 
 
-def compile_ahead(launch: Launch, capability: tuple[int, int]) -> Compiled:
+def compile_ahead(launch: Launch, capability: int) -> Compiled:
     """Compile the kernel of a launch for an NVIDIA GPU of this compute capability and read the machine code."""
     import triton
 
@@ -74,16 +75,16 @@ def compile_ahead(launch: Launch, capability: tuple[int, int]) -> Compiled:
     source = triton.compiler.ASTSource(kernel, signature, constants, attributes)
     found = triton.compile(source, target=_target(capability), options=options.__dict__)
     registers, instructions = _read(found.asm["cubin"])
-    return Compiled(kernel.__name__, registers, found.metadata.shared, instructions)
+    return Compiled(kernel.__name__, registers, found.metadata.shared, instructions, _overwritten(found.asm["ttgir"]))
 
 
-def _target(capability: tuple[int, int]) -> Any:
+def _target(capability: int) -> Any:
     from triton.backends.compiler import GPUTarget
 
-    return GPUTarget("cuda", capability[0] * 10 + capability[1], 32)
+    return GPUTarget("cuda", capability, 32)
 
 
-def _bind(launch: Launch, capability: tuple[int, int]) -> tuple[Any, Any, Any, Any]:
+def _bind(launch: Launch, capability: int) -> tuple[Any, Any, Any, Any]:
     """The steps of JITFunction.run between the call and the compiler, which otherwise need a device."""
     from triton.compiler.compiler import make_backend
     from triton.runtime.jit import create_function_from_signature
@@ -106,6 +107,33 @@ def _read(cubin: bytes) -> tuple[int, Counter[str]]:
     opcodes = re.findall(r"^\s*/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_]*)", code, re.MULTILINE)
     assert opcodes, "no machine code"
     return int(registers[1]), Counter(opcodes)
+
+
+def _overwritten(code: str) -> tuple[str, ...]:
+    """Buffers that are the operand of a product which runs on into later iterations of its loop, and that other code reads too.
+
+    Of such a buffer Triton (3.6 and 3.7, Hopper) keeps as many copies as the other code needs, one fewer than the product does:
+    with more iterations than stages the product reads what was loaded for a later one. Found on an H100, where the result was
+    wrong by half and no tool on a CPU had shown anything. `code` is the compiler's TTGIR, whose loops are indented.
+    """
+    found: list[str] = []
+    base: dict[str, str] = {}
+    read: list[set[str]] = []  # of each open loop
+    running: list[tuple[int, set[str]]] = []
+    for line in code.splitlines():
+        depth = len(line) - len(line.lstrip())
+        while running and depth <= running[-1][0]:
+            found += sorted(read.pop() & running.pop()[1])
+        if view := re.match(r"\s*(%\S+) = ttg\.memdesc_\w+ (%\w+)", line):
+            base[view[1]] = base.get(view[2], view[2])
+        if "scf.for" in line:
+            read.append(set())
+            running.append((depth, set()))
+        elif running and (load := re.search(r"ttg\.local_load (%\w+)", line)):
+            read[-1].add(base.get(load[1], load[1]))
+        elif running and (wait := re.search(r"warp_group_dot_wait (.*?) \{pendings = ([1-9])", line)):
+            running[-1][1].update(base[name] for name in re.findall(r"%\w+", wait[1]) if name in base)
+    return tuple(found)
 
 
 def _cuobjdump(option: str, path: Path) -> str:

@@ -20,8 +20,11 @@ from openxlstm.ops.numerics import full_precision
 from openxlstm.ops.operator import differentiable, needs_gradient
 from openxlstm.ops.state import MLSTMState
 
-SPAN_STEPS = 2048
-"""Steps over which the gradients of log gates are summed before the sum starts anew from (34)'s anchor."""
+SPAN_STEPS = 1024
+"""Steps over which the gradients of log gates are summed before the sum starts anew from (34)'s anchor: roundings of all of
+them remain in the sum, and an anchor is another reading of C."""
+FRAME_STEPS = 1024
+"""Steps that `gate_frames` takes at once."""
 
 
 def refuses(q: Tensor, k: Tensor, v: Tensor, i_pre: Tensor, f_pre: Tensor, state: MLSTMState, **_: Any) -> str | None:
@@ -88,7 +91,7 @@ class Sizes(NamedTuple):
     @property
     def span(self) -> int:
         """Chunks from one anchor to the next: a power of two that does not depend on T, since kernels are compiled for it."""
-        return SPAN_STEPS // self.L
+        return max(1, SPAN_STEPS // self.L)
 
     @property
     def spans(self) -> int:
@@ -165,11 +168,18 @@ def mlstm_triton(
     gates, decay, segments, nq, states, n_states = kept
     frames = m0.new_empty(size.memories, size.chunks + 1)
     arguments, options = _gate_arguments(i_pre, f_pre, reset, mask, size, sigmoid_input)
-    launch(kernels.gate_frames, size.memories, frames, m, m0, *arguments, CHUNKS=size.span // 2, **options, num_warps=8)
+    launch(kernels.gate_frames, size.memories, frames, m, m0, *arguments, CHUNKS=FRAME_STEPS // size.L, **options, num_warps=8)
     grid = size.memories * size.chunks
     launch(kernels.gate_weights, grid, gates, decay, segments, frames, *arguments, NORMALIZE=normalize, **options, num_warps=1)
     _states(k, v, C0, n0, gates, decay, states, n_states, C, n, size)
-    _mix("h", q, k, v, h, states, n_states, gates, gates, segments, nq, size, normalize, eps)
+    n_q = torch.empty_like(nq) if normalize else nq
+    if normalize:
+        width = min(power_of_two(size.K, 16), 64)
+        launch(
+            kernels.memory_norm, grid, n_q, q, n_states, size.T, size.chunks, *strides(q),
+            H=size.H, K=size.K, L=size.L, BK=width, num_warps=4,
+        )  # fmt: skip
+    _mix("h", q, k, v, h, states, n_states, gates, n_q, segments, nq, size, normalize, eps)
     wanted = (keep, keep, keep, keep, keep_states, keep_states)
     gates, decay, segments, nq, states, n_states = (x if want else x.new_empty(0) for x, want in zip(kept, wanted, strict=True))
     return h, C, n, m, gates, decay, segments, nq, states, n_states
@@ -238,7 +248,7 @@ def _states(
             **_products(k), STAGES=tile.num_stages, num_warps=tile.num_warps, num_stages=tile.num_stages,
         )  # fmt: skip
 
-    candidates = state_tiles(size.K, size.V, size.L, size.memories, k.dtype, gpu.capability(k.device))
+    candidates = state_tiles(size.K, size.V, size.L, k.dtype, gpu.capability(k.device))
     run(gpu.choose(("state", size.K, size.V, size.L, k.dtype, k.device), candidates, run, k.device))
 
 
@@ -273,7 +283,7 @@ def _states_backward(
             **_products(q), STAGES=tile.num_stages, num_warps=tile.num_warps, num_stages=tile.num_stages,
         )  # fmt: skip
 
-    candidates = state_tiles(size.K, size.V, size.L, size.memories, q.dtype, gpu.capability(q.device))
+    candidates = state_tiles(size.K, size.V, size.L, q.dtype, gpu.capability(q.device))
     run(gpu.choose(("dstate", size.K, size.V, size.L, q.dtype, q.device), candidates, run, q.device))
     return states, n_states, dC0, dn0, found[0]
 
@@ -375,7 +385,7 @@ def mlstm_triton_backward(
     launch(
         kernels.gate_gradient, size.memories * size.spans, di_pre, df_pre, dots_q, dots_k, anchors, size.memories, *arguments,
         SPAN=size.span, TILES_Q=dots_q.shape[0], TILES_K=dots_k.shape[0], TILES_STATE=anchors.shape[-1], **options,
-        num_warps=16,
+        num_warps=8,
     )  # fmt: skip
     return dq, dk, dv, di_pre, df_pre, dC0, dn0
 

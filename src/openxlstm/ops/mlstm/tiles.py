@@ -1,17 +1,16 @@
 """Chunk lengths and tiles of the Triton kernels, by head sizes, dtype and GPU: a fixed table, so that nothing is timed unasked.
 
 The first entries compile without spills and within shared memory for the head sizes of the published models
-(tests/ops/test_mlstm_tiles.py). None was timed on a GPU yet.
+(tests/ops/test_mlstm_tiles.py). Those for bfloat16 and chunks of 128 were timed on an H100 (docs/log.md).
 """
 
 from dataclasses import dataclass
 
 import torch
 
-from openxlstm.ops.gpu import INTERPRETER, ceil_div, power_of_two
+from openxlstm.ops.gpu import INTERPRETER, power_of_two
 
-HOPPER = (9, 0)
-MULTIPROCESSORS = 128  # about as many as a large GPU has
+HOPPER = 90
 
 
 @dataclass(frozen=True)
@@ -25,7 +24,7 @@ class Tile:
     num_stages: int
 
 
-def chunk_length(K: int, V: int, dtype: torch.dtype, capability: tuple[int, int], wanted: int | None) -> int:
+def chunk_length(K: int, V: int, dtype: torch.dtype, capability: int, wanted: int | None) -> int:
     """Steps a chunk, a power of two from 16; with `wanted` at most as many, and as many as registers allow."""
     if capability == INTERPRETER:
         longest, usual = 128, 16
@@ -36,20 +35,18 @@ def chunk_length(K: int, V: int, dtype: torch.dtype, capability: tuple[int, int]
     return usual if wanted is None else min(max(16, 1 << (wanted.bit_length() - 1)), longest)
 
 
-def state_tiles(DY: int, DZ: int, L: int, memories: int, dtype: torch.dtype, capability: tuple[int, int]) -> tuple[Tile, ...]:
-    """Candidates for chunk_state [DY, DZ], the table's entry first. With few memories tiles are small, so that all
-    multiprocessors have one."""
+def state_tiles(DY: int, DZ: int, L: int, dtype: torch.dtype, capability: int) -> tuple[Tile, ...]:
+    """Candidates for chunk_state [DY, DZ], the table's entry first."""
     if capability == INTERPRETER:
         return (Tile(power_of_two(min(DY, 32), 16), power_of_two(min(DZ, 32), 16), 4, 1),)
     if dtype == torch.float32:
         return (Tile(16, 32, 4, 2), Tile(32, 32, 8, 2))
-    small = Tile(64, 64, 8, 3)
-    large = Tile(128, 64, 8, 3) if L == 128 and DY > 64 else small
-    few = memories * ceil_div(DY, large.a) * ceil_div(DZ, large.b) < MULTIPROCESSORS
-    return (small, large) if few else (large, small, Tile(large.a, large.b, 8, 2))
+    usual = Tile(64, 64, 8, 3), Tile(64, 64, 8, 2)
+    # Two programs of four warps on a multiprocessor: 1.2 ms instead of 2.1 for 8 heads of 256 x 512; slower for 96 x 192
+    return (Tile(64, 64, 4, 3), *usual) if L == 128 and DY % 64 == 0 and DZ % 64 == 0 else usual
 
 
-def mix_tiles(DX: int, DZ: int, L: int, dtype: torch.dtype, capability: tuple[int, int]) -> tuple[Tile, ...]:
+def mix_tiles(DX: int, DZ: int, L: int, dtype: torch.dtype, capability: int) -> tuple[Tile, ...]:
     """Candidates for chunk_mix with x of width DX and z of width DZ, the table's entry first."""
     if capability == INTERPRETER:
         return (Tile(power_of_two(min(DX, 32), 16), power_of_two(min(DZ, 32), 16), 4, 1),)

@@ -3,6 +3,7 @@
     gate_frames    m at the edges of the chunks, by a max-plus scan
     gate_weights   what (16)-(19) need of the gates, a few numbers a step
     chunk_state    C and n before each chunk, (24); in reverse dC and dn behind each chunk, (31), (32)
+    memory_norm    n q of the memory that enters each chunk, (22)
     chunk_mix      out = (W * (x y^T + add)) z + d * (x S + add n), of which h, dq, dk and dv are four cases
     read_gradient  what the cotangent of h makes of the weights, (25), (26)
     gate_gradient  di_pre and df_pre, (33)-(35)
@@ -262,6 +263,31 @@ def chunk_state(
     tl.store(n_last + memory * DY + oy, n, mask=in_y & (tile_z == 0))
 
 
+@triton.jit(do_not_specialize=["T", "NC"])
+def memory_norm(
+    n_q, q, n, T, NC, q_b, q_t, q_h, H: tl.constexpr, K: tl.constexpr, L: tl.constexpr, BK: tl.constexpr
+):  # fmt: skip
+    """n_q [memories, NC * L]: n q of the memory before each chunk. One program a chunk.
+
+    Not part of chunk_mix, which has the same tiles of q: of a tile that is both an operand of a product and read by other code
+    the compiler (Triton 3.6, 3.7) keeps a copy less than of the other operands, and the product, which still runs, reads what
+    is loaded two iterations later.
+    """
+    c = (tl.program_id(0) % NC).to(tl.int64)
+    memory = (tl.program_id(0) // NC).to(tl.int64)
+    b, h = memory // H, memory % H
+    ol = tl.arange(0, L)
+    t = c * L + ol
+    q += b * q_b + h * q_h + c * L * q_t
+    total = tl.zeros((L,), tl.float32)
+    for start in tl.range(0, K, BK):
+        ok = start + tl.arange(0, BK)
+        Q = tl.load(q + ol[:, None] * q_t + ok[None, :], mask=(t < T)[:, None] & (ok < K)[None, :], other=0.0)
+        n_k = tl.load(n + (memory * NC + c) * K + ok, mask=ok < K, other=0.0)
+        total += tl.sum(Q.to(tl.float32) * n_k[None, :], 1)
+    tl.store(n_q + memory * (NC * L) + t, total)
+
+
 @triton.jit(do_not_specialize=["T", "NC", "memories", "scale", "eps"])
 def chunk_mix(
     x, y, z, out, S, n, gates, reads, segments, nq, source, dots, T, NC, memories, scale, eps,
@@ -277,7 +303,8 @@ def chunk_mix(
     "dq"  (dh, v, k, C^T)    t      D s          r s  CHANGE of t      (29)
     "dk"  (v, dh, q, dC^T)   s      transposed   w    CHANGE of t, 1   (30)
     "dv"  (k, q, dh, dC)     s      transposed   w                     (28)
-    dq and dk also give dots [tiles, memories, NC * L], the products of the rows of `source` (q, k) with their gradient.
+    `reads` of "h" is n_q. dq and dk also give dots [tiles, memories, NC * L], the products of the rows of `source` (q, k) with
+    their gradient.
     """
     tiles: tl.constexpr = (DZ + BZ - 1) // BZ
     TRANSPOSED: tl.constexpr = (ROLE == "dk") or (ROLE == "dv")  # rows are the steps that write, columns those that read
@@ -309,7 +336,6 @@ def chunk_mix(
         acc += tl.load(n + (memory * NC + c) * DZ + oz, mask=in_z, other=0.0)[None, :]
         if NORMALIZE:
             P += tl.load(reads + CHANGE * FAR)[None, :]
-    nq_memory = tl.zeros((L,), tl.float32)
     for start in tl.range(0, DX, BX, num_stages=STAGES):
         ox = start + tl.arange(0, BX)
         in_x = ox < DX
@@ -323,9 +349,6 @@ def chunk_mix(
         X, Y, Sx = operand(X, UPCAST), operand(Y, UPCAST), operand(Sx, UPCAST)
         acc = tl.dot(X.to(Sx.dtype), Sx, acc, input_precision=PRECISION)
         P = tl.dot(X, tl.trans(Y), P, input_precision=PRECISION)
-        if NORMALIZE and ROLE == "h":
-            n_x = tl.load(n + (memory * NC + c) * DX + ox, mask=in_x, other=0.0)
-            nq_memory += tl.sum(X.to(tl.float32) * n_x[None, :], 1)
     if ROLE == "h":
         reading = gates + ROW * FAR
         d = tl.load(gates + READ * FAR)
@@ -351,7 +374,7 @@ def chunk_mix(
     if ROLE == "h":
         end = tl.load(gates + END * FAR)
         if NORMALIZE:
-            read_n = (nq_memory * d + tl.sum(P, 1)) * scale
+            read_n = (tl.load(reads + memory * FAR + t) * d + tl.sum(P, 1)) * scale
             if tile == 0:
                 tl.store(nq + memory * FAR + t, read_n)
             acc = acc * (scale / (tl.maximum(tl.abs(read_n), end) + eps))[:, None]
