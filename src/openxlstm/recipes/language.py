@@ -12,12 +12,13 @@ SMALL = ModelSettings(pattern="mlstm", dim=128, num_blocks=3, num_heads=4, qkv_b
 def stdlib() -> RunConfig:
     """The source of the Python standard library in 4096 byte pairs; needs no data. Minutes on two cores.
 
-    Byte pairs rather than bytes: for the same time of training 1.65 bits a byte instead of 1.93.
+    q, k and v in blocks of 4, as in the paper: at equal parameters 1.58 bits a byte instead of 1.65 with dense ones and a width
+    of 128. Byte pairs rather than bytes: for the same time of training 1.65 instead of 1.93, with dense ones.
     """
     return RunConfig(
         name="stdlib",
         data=TextConfig(source="stdlib", tokenizer="bpe", vocab_size=4096),
-        model=replace(SMALL, tie_embeddings=True),
+        model=replace(SMALL, dim=184, qkv_block_size=4, tie_embeddings=True),
         optimizer=OptimizerConfig(lr=3e-3, weight_decay=0.1),
         schedule=ScheduleConfig(kind="cosine", warmup=100, floor=0.05),
         trainer=TrainerConfig(
