@@ -33,8 +33,9 @@ MIXING = ("slstm", "xlstm[1:1]", "mlstm", "lstm", "transformer")
 """What is said of memory mixing; the others get as many parameters as the first."""
 MATRIX = ("mlstm", "lstm", "transformer")
 """What is said of the matrix memory, beside its rivals."""
-WHOLE_ROWS = {"model.conv_width": "18", "data.mirror": "true", "trainer.batch_size": "64", "trainer.steps": "3000"}
+PIXEL_ABOVE = {"model.conv_width": "18"}
 """For rows of 16 pixels: a convolution that reaches the pixel above and its neighbours (docs/log.md)."""
+WHOLE_ROWS = {**PIXEL_ABOVE, "data.mirror": "true", "trainer.batch_size": "64", "trainer.steps": "3000"}
 LADDER = ("lstm_plain", "lstm_residual", "lstm", "slstm", "xlstm[7:1]")
 """Each with one thing more than the one before: residual branch and norm, up-projection, exponential gates, matrix memory."""
 NO_CONV, FIXED_GATES = "mlstm{conv_width=0}", "mlstm{input_gate_mode=fixed,forget_gate_mode=fixed}"
@@ -412,8 +413,8 @@ QUESTIONS: dict[str, Question] = {
             recipe="pathfinder",
             model="mlstm",
             bar=0.60,
-            options={"trainer.steps": "2000"},
-            published_size={"data.size": "32", "trainer.steps": "30000"},
+            options={**PIXEL_ABOVE, "trainer.steps": "2000"},
+            published_size={"data.size": "32", "model.conv_width": "34", "trainer.steps": "30000"},
         ),
         Trained(
             name="extrapolation",
