@@ -201,7 +201,7 @@ def bound(operations: float, bytes_moved: float, limits: dict[str, float]) -> fl
 
 
 def errors(bench: Bench, case: str, op: Callable[..., Any], inputs: Inputs) -> bool:
-    """The gate for ours: h and every gradient against float64 of the definition, beside plain torch in the same dtype."""
+    """The gate for ours: h and every gradient against plain torch in float64, beside plain torch in the same dtype."""
     for row in rows(bench.path):
         if row["side"] == bench.side and row["case"] == case and row.get("part") == "errors":
             return bool(row["errors"]["h"]["ours"] <= ALLOWED)
@@ -212,7 +212,7 @@ def errors(bench: Bench, case: str, op: Callable[..., Any], inputs: Inputs) -> b
         h = op(*leaves, backend=backend)[0]
         return [h, *torch.autograd.grad(h, leaves, cotangent.to(h))]
 
-    truth = results("torch", torch.float64, bench.device)  # held against the definition by the tests
+    truth = results("torch", torch.float64, bench.device)  # which the tests hold against the definition
     ours, plain = (results(name, None, bench.device) for name in ("triton", "torch"))
     found = {
         name: {"ours": distance(a, t), "plain": distance(p, t)}

@@ -251,7 +251,7 @@ LARGE = [
     (2, 256, 512, None),
     (4, 256, 512, None),
 ]
-"""With few and with enough memories for large tiles."""
+"""With few programs and with many."""
 
 
 @pytest.mark.parametrize("dtype", EPS, ids=str)
@@ -270,7 +270,8 @@ def test_as_exact_as_plain_code(B: int, K: int, V: int, chunk_size: int | None, 
         h = scan(*leaves)  # type: ignore[operator]
         return [x.double().cpu() for x in (h, *torch.autograd.grad(h, leaves, dh.to(h)))]
 
-    truth = results(lambda *x: mlstm_scan(*x, backend="torch")[0], torch.float64, "cpu")
+    exact = "reference" if chunk_size else "torch"  # of large heads the reference keeps gigabytes
+    truth = results(lambda *x: mlstm_scan(*x, backend=exact)[0], torch.float64, "cpu")
     ours = results(lambda *x: mlstm_scan(*x, backend="triton", chunk_size=chunk_size)[0], dtype, device)
     theirs = results(lambda *x: plain(*x, dtype, chunk_size or 64), torch.float32, "cpu")
     for name, x, y, expected in zip(("h", "dq", "dk", "dv", "di", "df"), ours, theirs, truth, strict=True):

@@ -41,5 +41,6 @@ def test_nothing_spills(name, dtype):
     for launch in distinct.values():
         found = compile_ahead(launch, HOPPER)
         assert found.spills == 0, found
+        assert not found.overwritten, found
         assert found.shared <= SHARED_LIMIT[HOPPER] // 8, found  # eight programs on a multiprocessor
         assert found.registers <= 128, found

@@ -38,4 +38,5 @@ def test_nothing_spills(run, sizes):
     for launch in launches:
         found = compile_ahead(launch, HOPPER)
         assert found.spills == 0, found
+        assert not found.overwritten, found
         assert found.shared <= SHARED_LIMIT[HOPPER] // 8, found

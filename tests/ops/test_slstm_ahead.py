@@ -59,7 +59,10 @@ def test_steps_of_large_heads(monkeypatch: pytest.MonkeyPatch) -> None:
     stepped._kept.cache_clear()
     kinds = {launch.kernel.__name__: launch for launch in found}
     assert sorted(kinds) == ["step_backward", "step_forward"]
-    assert all(compile_ahead(launch, 90).spills == 0 for launch in kinds.values())
+    for launch in kinds.values():
+        compiled = compile_ahead(launch, 90)
+        assert compiled.spills == 0
+        assert not compiled.overwritten
 
 
 def test_other_lengths_and_batches_compile_nothing() -> None:

@@ -79,15 +79,12 @@ def refusal(*tensors: Tensor) -> str | None:
 
 
 def capability(device: torch.device) -> int:
-    """Compute capability of a CUDA device as compilers write it, 90 for 9.0; INTERPRETER for any other device."""
+    """Compute capability of a CUDA device as compilers write it, 90 for 9.0; INTERPRETER for any other device. One number,
+    since torch.compile cannot compare a constant pair in every version."""
     if device.type != "cuda":
         return INTERPRETER
-    return number(torch.cuda.get_device_capability(device))
-
-
-def number(found: tuple[int, int]) -> int:
-    """(9, 0) as 90: to torch.compile a number is a constant that can be compared, a pair is not in every version."""
-    return 10 * found[0] + found[1]
+    major, minor = torch.cuda.get_device_capability(device)
+    return 10 * major + minor
 
 
 capability._dynamo_marked_constant = True  # type: ignore[attr-defined]

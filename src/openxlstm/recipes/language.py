@@ -12,8 +12,8 @@ SMALL = ModelSettings(pattern="mlstm", dim=128, num_blocks=3, num_heads=4, qkv_b
 def stdlib() -> RunConfig:
     """The source of the Python standard library in 4096 byte pairs; needs no data. Minutes on two cores.
 
-    q, k and v in blocks of 4, as in the paper: at equal parameters 1.58 bits a byte instead of 1.65 with dense ones and a width
-    of 128. Byte pairs rather than bytes: for the same time of training 1.65 instead of 1.93, with dense ones.
+    q, k and v in blocks of 4, as in the paper: at about as many parameters 1.58 bits a byte instead of 1.65 with dense ones and
+    a width of 128. Byte pairs rather than bytes: for the same time of training 1.65 instead of 1.93, with dense ones.
     """
     return RunConfig(
         name="stdlib",

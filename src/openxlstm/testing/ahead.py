@@ -117,22 +117,21 @@ def _overwritten(code: str) -> tuple[str, ...]:
     wrong by half and no tool on a CPU had shown anything. `code` is the compiler's TTGIR, whose loops are indented.
     """
     found: list[str] = []
-    base: dict[str, str] = {}
-    read: list[set[str]] = []  # of each open loop
-    running: list[tuple[int, set[str]]] = []
+    base: dict[str, str] = {}  # of a view, the buffer
+    loops: list[tuple[int, set[str], set[str]]] = []  # of each that is open: its depth, what is read, what running products use
     for line in code.splitlines():
         depth = len(line) - len(line.lstrip())
-        while running and depth <= running[-1][0]:
-            found += sorted(read.pop() & running.pop()[1])
+        while loops and depth <= loops[-1][0]:
+            _, read, used = loops.pop()
+            found += sorted(read & used)
         if view := re.match(r"\s*(%\S+) = ttg\.memdesc_\w+ (%\w+)", line):
             base[view[1]] = base.get(view[2], view[2])
         if "scf.for" in line:
-            read.append(set())
-            running.append((depth, set()))
-        elif running and (load := re.search(r"ttg\.local_load (%\w+)", line)):
-            read[-1].add(base.get(load[1], load[1]))
-        elif running and (wait := re.search(r"warp_group_dot_wait (.*?) \{pendings = ([1-9])", line)):
-            running[-1][1].update(base[name] for name in re.findall(r"%\w+", wait[1]) if name in base)
+            loops.append((depth, set(), set()))
+        elif loops and (load := re.search(r"ttg\.local_load (%\w+)", line)):
+            loops[-1][1].add(base.get(load[1], load[1]))
+        elif loops and (wait := re.search(r"warp_group_dot_wait (.*?) \{pendings = [1-9]", line)):
+            loops[-1][2].update(base[name] for name in re.findall(r"%\w+", wait[1]) if name in base)
     return tuple(found)
 
 

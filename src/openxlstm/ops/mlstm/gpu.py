@@ -23,8 +23,6 @@ from openxlstm.ops.state import MLSTMState
 SPAN_STEPS = 1024
 """Steps over which the gradients of log gates are summed before the sum starts anew from (34)'s anchor: roundings of all of
 them remain in the sum, and an anchor is another reading of C."""
-FRAME_STEPS = 1024
-"""Steps that `gate_frames` takes at once."""
 
 
 def refuses(q: Tensor, k: Tensor, v: Tensor, i_pre: Tensor, f_pre: Tensor, state: MLSTMState, **_: Any) -> str | None:
@@ -91,7 +89,7 @@ class Sizes(NamedTuple):
     @property
     def span(self) -> int:
         """Chunks from one anchor to the next: a power of two that does not depend on T, since kernels are compiled for it."""
-        return max(1, SPAN_STEPS // self.L)
+        return SPAN_STEPS // self.L
 
     @property
     def spans(self) -> int:
@@ -168,17 +166,11 @@ def mlstm_triton(
     gates, decay, segments, nq, states, n_states = kept
     frames = m0.new_empty(size.memories, size.chunks + 1)
     arguments, options = _gate_arguments(i_pre, f_pre, reset, mask, size, sigmoid_input)
-    launch(kernels.gate_frames, size.memories, frames, m, m0, *arguments, CHUNKS=FRAME_STEPS // size.L, **options, num_warps=8)
+    launch(kernels.gate_frames, size.memories, frames, m, m0, *arguments, CHUNKS=size.span, **options, num_warps=8)
     grid = size.memories * size.chunks
     launch(kernels.gate_weights, grid, gates, decay, segments, frames, *arguments, NORMALIZE=normalize, **options, num_warps=1)
     _states(k, v, C0, n0, gates, decay, states, n_states, C, n, size)
-    n_q = torch.empty_like(nq) if normalize else nq
-    if normalize:
-        width = min(power_of_two(size.K, 16), 64)
-        launch(
-            kernels.memory_norm, grid, n_q, q, n_states, size.T, size.chunks, *strides(q),
-            H=size.H, K=size.K, L=size.L, BK=width, num_warps=4,
-        )  # fmt: skip
+    n_q = _memory_norm(q, n_states, size) if normalize else nq
     _mix("h", q, k, v, h, states, n_states, gates, n_q, segments, nq, size, normalize, eps)
     wanted = (keep, keep, keep, keep, keep_states, keep_states)
     gates, decay, segments, nq, states, n_states = (x if want else x.new_empty(0) for x, want in zip(kept, wanted, strict=True))
@@ -250,6 +242,18 @@ def _states(
 
     candidates = state_tiles(size.K, size.V, size.L, k.dtype, gpu.capability(k.device))
     run(gpu.choose(("state", size.K, size.V, size.L, k.dtype, k.device), candidates, run, k.device))
+
+
+def _memory_norm(q: Tensor, n_states: Tensor, size: Sizes) -> Tensor:
+    """n q of the memory before each chunk, [memories, chunks * L]."""
+    from openxlstm.ops.mlstm import triton as kernels
+
+    n_q = n_states.new_empty(size.memories, size.chunks * size.L)
+    launch(
+        kernels.memory_norm, size.memories * size.chunks, n_q, q, n_states, size.T, size.chunks, *strides(q),
+        H=size.H, K=size.K, L=size.L, BK=min(power_of_two(size.K, 16), 64), num_warps=4,
+    )  # fmt: skip
+    return n_q
 
 
 def _states_backward(

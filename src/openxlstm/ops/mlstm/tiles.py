@@ -1,7 +1,7 @@
 """Chunk lengths and tiles of the Triton kernels, by head sizes, dtype and GPU: a fixed table, so that nothing is timed unasked.
 
-The first entries compile without spills and within shared memory for the head sizes of the published models
-(tests/ops/test_mlstm_tiles.py). Those for bfloat16 and chunks of 128 were timed on an H100 (docs/log.md).
+The first entries compile within shared memory for the head sizes of the published models, and without spills but for the
+state in reverse (tests/ops/test_mlstm_tiles.py). Those for bfloat16 and chunks of 128 were timed on an H100 (docs/log.md).
 """
 
 from dataclasses import dataclass
