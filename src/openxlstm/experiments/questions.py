@@ -114,8 +114,18 @@ def pairs(context: int, number: int) -> dict[str, str]:
     }
 
 
-def recall(name: str, claim: str, context: int, number: int, steps: int, batch: int, models: tuple[str, ...]) -> Question:
-    """Multi-query associative recall at one context and number of pairs."""
+def recall(
+    name: str,
+    claim: str,
+    context: int,
+    number: int,
+    steps: int,
+    batch: int,
+    models: tuple[str, ...],
+    *,
+    first: int | None = None,
+) -> Question:
+    """Multi-query associative recall at one context and number of pairs. first: steps for a first answer; none = `steps`."""
     options = {**pairs(context, number), "trainer.steps": str(steps), "trainer.batch_size": str(batch)}
     return Trained(
         name=name,
@@ -128,7 +138,10 @@ def recall(name: str, claim: str, context: int, number: int, steps: int, batch: 
             Check(what="accuracy of lstm", measure=score("lstm"), bar=0.60, at_most=True),
         ),
         settings={
-            "minutes": Setting(models=("mlstm", "lstm"), options={**FIRST_PICTURES, **options}),
+            "minutes": Setting(
+                models=("mlstm", "lstm"),
+                options={**FIRST_PICTURES, **options, "trainer.steps": str(first or steps)},
+            ),
             "hours": Setting(models=models, seeds=3, options={**ONE_THREAD, **options}),
             "gpu": Setting(
                 models=(*EVERY, "ssd"),
@@ -232,7 +245,7 @@ QUESTIONS: dict[str, Question] = {
             EVERY,
         ),
         recall("recall_longer", "So it does with twice as many pairs in twice the context.", 128, 8, 1000, 128, MATRIX),
-        recall("recall_many", "Even 64 pairs fit into the matrices.", 256, 64, 1500, 64, ("mlstm", "lstm")),
+        recall("recall_many", "Even 64 pairs fit into the matrices.", 256, 64, 3000, 64, ("mlstm", "lstm"), first=1000),
         Capacity(
             name="recall_capacity",
             claim="At equal bytes of state mLSTM recalls more than an LSTM, and more state holds more.",
@@ -347,7 +360,7 @@ QUESTIONS: dict[str, Question] = {
                         "data.eval_length": "20-100",
                     },
                 ),
-                "hours": Setting(models=MATRIX, seeds=3, options={**ONE_THREAD, "trainer.steps": "3000"}),
+                "hours": Setting(models=MATRIX, seeds=3, options={**ONE_THREAD, "trainer.steps": "6000"}),
                 "gpu": Setting(
                     models=EVERY,
                     seeds=3,

@@ -33,7 +33,8 @@ def run(
 ) -> tuple[Tensor, LSTMState]:
     """x [B, T, I] to h [B, T, 1, D]. torch's gate order i f g o is ours."""
     D = R.shape[1]
-    weights: Any = (W.reshape(4 * D, -1), R[0].permute(1, 2, 0).reshape(4 * D, D), b.flatten(), torch.zeros_like(b).flatten())
+    recurrent = R[0].permute(1, 2, 0).reshape(4 * D, D)  # a view across R's rows, which cuDNN does not take
+    weights: Any = tuple(w.contiguous() for w in (W.reshape(4 * D, -1), recurrent, b.flatten(), torch.zeros_like(b).flatten()))
     first = tuple(s.transpose(0, 1).contiguous() for s in state)  # [1, B, D] each
     train = torch.is_grad_enabled()  # cuDNN keeps what its backward needs only when told
     y, h, c = torch._VF.lstm(x, first, weights, True, 1, 0.0, train, False, True)  # type: ignore[attr-defined]
