@@ -13,6 +13,7 @@ from openxlstm.cli.report import with_data
 from openxlstm.experiments import QUESTIONS, SCALES, Check, Setting, Trained, answer_all, cost
 from openxlstm.experiments.answer import answer, finding
 from openxlstm.experiments.question import (
+    Evidence,
     ahead_everywhere,
     grown,
     in_most,
@@ -94,8 +95,17 @@ def test_two_questions_to_a_model_train_it_once(tmp_path):
     assert sorted(path.name for path in (tmp_path / "report" / "again").iterdir()) == [
         f"compare.{end}" for end in ("json", "md", "png")
     ]
-    assert report.cost.startswith("2 trainings, 0.0 hours")
+    assert report.cost.startswith("2 trainings, one after the other 0.0 hours on ")
     assert report.cost in (tmp_path / "report" / "report.md").read_text()
+
+
+def test_a_report_says_which_hours_were_whose(tmp_path):
+    """A training whose machine is not known was made where the question was answered."""
+    took, where = {"a": 3600.0, "b": 1800.0, "c": 7200.0}, {"a": "GPU", "c": "GPU"}
+    trained = Evidence(rows={}, table="", command="", trainings=took, machines=where)
+    one = replace(answer(QUESTIONS["parity"], trained), environment={"gpu": None, "cpu": "CPU"})
+    report = Report(tmp_path, "hours", (), (one, replace(one, question="even_pairs")))
+    assert report.cost == "3 trainings, one after the other 3.0 hours on GPU, 0.5 hours on CPU."
 
 
 def test_a_report_names_what_has_no_answer(tmp_path):

@@ -12,6 +12,7 @@ from openxlstm.errors import UserError
 from openxlstm.files import held
 from openxlstm.training import compare as module
 from openxlstm.training.compare import compare, write
+from openxlstm.training.record import cpu_name
 
 SOURCE = Path(__file__).parents[2] / "src"
 
@@ -50,6 +51,7 @@ def test_what_is_written_of_a_cell_outlives_its_folder(base, tmp_path, monkeypat
     found = compare(base, ["slstm", "lstm"], [0], folder)
     curves = [cell.validations("val_loss") for cell in found.cells]
     assert [len(steps) for steps, _ in curves] == [2, 2]
+    assert {cell.machine for cell in found.cells} == {torch.cuda.get_device_name() if torch.cuda.is_available() else cpu_name()}
     for cell in found.cells:
         shutil.rmtree(cell.folder)
     (folder / "compare.png").unlink()
@@ -60,6 +62,7 @@ def test_what_is_written_of_a_cell_outlives_its_folder(base, tmp_path, monkeypat
     assert sum("finished before" in line for line in said) == 2
     assert [row for row in again.rows() if row["model"] != "mlstm"] == found.rows()
     assert [cell.validations("val_loss") for cell in again.cells[1:]] == curves
+    assert [cell.machine for cell in again.cells[1:]] == [cell.machine for cell in found.cells]
     assert (folder / "compare.png").exists()
     assert not any(cell.folder.exists() for cell in again.cells[1:])
     said.clear()

@@ -41,6 +41,7 @@ class Evidence:
     rows: the numbers, by model. table: the same in Markdown. command: what measures them again.
     figure: a file in the question's folder, if one was drawn. failures: models that could not be measured, and why.
     interrupted: the signal that ended it before its end. trainings: seconds that each took, by its folder.
+    machines: what each was trained on, where that is known.
     """
 
     rows: Rows
@@ -50,6 +51,7 @@ class Evidence:
     failures: tuple[str, ...] = ()
     interrupted: int | None = None
     trainings: Mapping[str, float] = field(default_factory=dict)
+    machines: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -54,11 +54,17 @@ class Report:
 
     @property
     def cost(self) -> str:
-        """How many models were trained for it, and how long that took."""
-        took: dict[str, float] = {}
+        """How many models were trained for it, and how long that took on which machine."""
+        took: dict[str, tuple[str, float]] = {}
         for one in self.answers:
-            took |= one.evidence.trainings if one.evidence else {}
-        return f"{len(took)} trainings, {sum(took.values()) / 3600:.1f} hours one after the other."
+            here = str(one.environment["gpu"] or one.environment["cpu"])
+            if found := one.evidence:
+                took |= {name: (found.machines.get(name, here), seconds) for name, seconds in found.trainings.items()}
+        sums: dict[str, float] = {}
+        for machine, seconds in took.values():
+            sums[machine] = sums.get(machine, 0.0) + seconds
+        spelled = ", ".join(f"{seconds / 3600:.1f} hours on {machine}" for machine, seconds in sums.items())
+        return f"{len(took)} trainings, one after the other {spelled}." if took else "0 trainings."
 
     @property
     def where(self) -> str:

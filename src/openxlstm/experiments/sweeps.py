@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from openxlstm.experiments.question import Evidence, Rows
 from openxlstm.experiments.scaling import draw, fit
-from openxlstm.experiments.trained import Trained, trainings
+from openxlstm.experiments.trained import Trained, machines, trainings
 from openxlstm.recipes import recipe
 from openxlstm.training.compare import Comparison, compare
 from openxlstm.training.config import RunConfig
@@ -57,6 +57,7 @@ class Sweep(Trained):
             figure=self.figure if (folder / self.figure).exists() else None,
             failures=tuple(f"{c.model}, seed {c.seed}: {c.failure}" for one in found for c in one.cells if c.failure),
             trainings=trainings(*found),
+            machines=machines(*found),
         )
 
     @abstractmethod

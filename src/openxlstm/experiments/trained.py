@@ -59,6 +59,7 @@ class Trained(Question):
             failures=tuple(f"{cell.model}, seed {cell.seed}: {cell.failure}" for cell in found.cells if cell.failure),
             interrupted=found.interrupted,
             trainings=trainings(found),
+            machines=machines(found),
         )
 
     def options(self, setting: Setting) -> dict[str, str]:
@@ -76,3 +77,8 @@ class Trained(Question):
 def trainings(*found: Comparison) -> dict[str, float]:
     """Seconds by the folders of what was trained."""
     return {cell.folder.name: cell.report["seconds"] for one in found for cell in one.cells if cell.report is not None}
+
+
+def machines(*found: Comparison) -> dict[str, str]:
+    """What each was trained on, by its folder."""
+    return {cell.folder.name: cell.machine for one in found for cell in one.cells if cell.report is not None and cell.machine}

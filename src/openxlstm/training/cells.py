@@ -26,7 +26,8 @@ Say = Callable[[str], None]
 class Cell:
     """One model with one learning rate and one seed. report is None where the training failed, and then `failure` says why.
 
-    curve: steps and values of its validations, where they were kept without the run's folder.
+    curve: steps and values of its validations, where they were kept without the run's folder. machine: what it was trained on,
+    None where that is not known.
     """
 
     model: str
@@ -37,6 +38,7 @@ class Cell:
     report: dict[str, Any] | None
     failure: str | None = None
     curve: tuple[list[int], list[float]] | None = None
+    machine: str | None = None
 
     def validations(self, column: str) -> tuple[list[int], list[float]]:
         """Steps and values of a column of metrics.csv."""
@@ -61,7 +63,7 @@ class Order:
 
     def cell(self, report: dict[str, Any] | None, failure: str | None = None) -> Cell:
         """Its result."""
-        return Cell(self.model, self.lr, self.seed, self.config, self.place, report, failure)
+        return Cell(self.model, self.lr, self.seed, self.config, self.place, report, failure, machine=machine(self.place))
 
     def begun(self) -> bool:
         """Whether the folder has a run with these very settings; one of before a default changed is another."""
@@ -83,7 +85,8 @@ class Order:
         """What was trained before in a folder that is gone."""
         if self.kept is None or self.place.exists():
             return None
-        return replace(self.cell(self.kept["report"]), curve=tuple(self.kept["curve"]))
+        kept = self.kept
+        return replace(self.cell(kept["report"]), curve=tuple(kept["curve"]), machine=kept.get("machine"))
 
     def resumable(self) -> bool:
         """Whether there is a checkpoint to go on from; where a run was stopped before its first one, or has other settings, its
@@ -94,6 +97,15 @@ class Order:
             with held(self.place):
                 shutil.rmtree(self.place)
         return False
+
+
+def machine(folder: Path) -> str | None:
+    """The GPU, or else the processor, of a run; None where its folder does not say."""
+    try:
+        environment = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
+        return str(environment["gpu"] or environment["cpu"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def train_all(orders: Mapping[Any, Order], jobs: int, say: Say) -> Iterator[tuple[Any, Cell, int | None]]:

@@ -209,6 +209,7 @@ def write(comparison: Comparison) -> None:
             {
                 **{"model": c.model, "lr": c.lr, "seed": c.seed, "folder": c.folder.name, "failure": c.failure},
                 **{"report": c.report, "curve": c.validations(comparison.kind.CURVE) if c.report is not None else None},
+                "machine": c.machine,
             }
             for c in comparison.cells
         ],
