@@ -4,11 +4,13 @@ import json
 from dataclasses import replace
 
 import pytest
+from matplotlib.figure import Figure
 
 from openxlstm.errors import UserError
 from openxlstm.recipes import recipe
 from openxlstm.tasks import TASKS
 from openxlstm.training.compare import Cell, Comparison, compare
+from openxlstm.training.compare_task import draw
 
 
 @pytest.fixture
@@ -41,6 +43,12 @@ def test_models_by_rates(base, tmp_path):
     assert "| at 12 |" in table
     assert "| guessing |" in table
     assert "| 1 |" in table, "xLSTM[0:1] in the paper"
+    assert "| tokens/s |" in table
+    assert len({line.count("|") for line in table.splitlines()}) == 1
+    elsewhere = tuple(replace(cell, machine="GPU") if cell.model == "slstm" else cell for cell in found.cells)
+    table = replace(found, cells=elsewhere).table()
+    assert "tokens/s" not in table
+    assert len({line.count("|") for line in table.splitlines()}) == 1
     assert "~0.03" in table, "Llama, from memory"
     written = json.loads((tmp_path / "cmp" / "compare.json").read_text())
     assert written["rows"] == found.rows()
@@ -89,6 +97,20 @@ def test_models_come_best_first_in_the_direction_of_the_metric(base):
         for part in ("validation", "test"):
             one.report[part]["higher_is_better"] = False
     assert [row["model"] for row in Comparison(base, 10, None, tuple(cells)).rows()] == ["lstm", "slstm"]
+
+
+def test_a_picture_of_one_length_has_a_dot_for_each_seed():
+    def report(score):
+        parts = [{"lengths": "256", "score": score, "guess": 0.1}]
+        test = {"score": score, "metric": "accuracy", "guess": 0.1, "higher_is_better": True, "by_length": parts}
+        return {"test": test, "other_lengths": [], "train_length": "256"}
+
+    axes = Figure().subplots()
+    draw(axes, {"mlstm": [report(0.5), report(0.75)], "lstm": [report(0.25)]})
+    assert [line.get_xydata().tolist() for line in axes.lines[:2]] == [[[0, 0.5], [0, 0.75]], [[1, 0.25]]]
+    assert [mean.get_segments()[0][0, 1] for mean in axes.collections] == [0.625, 0.25]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["mlstm", "lstm"]
+    assert set(axes.lines[2].get_ydata()) == {0.1}
 
 
 def test_mistakes_are_found_before_training(base, tmp_path):

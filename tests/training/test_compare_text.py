@@ -34,8 +34,9 @@ def test_a_row_is_the_mean_of_its_seeds():
 
 
 def test_longer_windows_have_columns():
-    shared = {"seeds": 1, "failed": 0, "lr": 0.01}
-    rows = [{"model": "a", **shared, **compare_text.row([report(1.0, (0.5,))])}, {"model": "b", "seeds": 0, "failed": 2}]
+    shared = {"seeds": 1, "failed": 0, "lr": 0.01, "machines": ["CPU"]}
+    lost = {"model": "b", "seeds": 0, "failed": 2, "machines": []}
+    rows = [{"model": "a", **shared, **compare_text.row([report(1.0, (0.5,))])}, lost]
     head, _, first, failed = compare_text.table(rows, sweep=True).splitlines()
     assert head.startswith("| model | parameters | seeds | nats/token at 64 | nats at 256 | bits per byte |")
     assert first == "| a | 1,000 | 1 | 1.0000 | 0.5000 | 2.0000 | 2.72 | 0.01 | 10 |"
@@ -45,6 +46,16 @@ def test_longer_windows_have_columns():
     assert plain.splitlines()[0] == (
         "| model | parameters | seeds | nats/token | bits per byte | perplexity | word perplexity | tokens/s |"
     )
+
+
+def test_speeds_of_different_machines_are_not_shown():
+    rows = [
+        {"model": machine, "seeds": 1, "failed": 0, "lr": 0.01, "machines": [machine], **compare_text.row([report(1.0)])}
+        for machine in ("CPU", "GPU")
+    ]
+    head, _, *lines = compare_text.table(rows, sweep=False).splitlines()
+    assert head == "| model | parameters | seeds | nats/token | bits per byte | perplexity |"
+    assert {line.count("|") for line in lines} == {7}
 
 
 def test_a_picture_of_windows_or_of_tenths():

@@ -69,6 +69,7 @@ class Comparison:
                 "lr": mine[0].lr,
                 "seeds": len(reports),
                 "failed": len(mine) - len(reports),
+                "machines": sorted({cell.machine or "" for cell in mine if cell.report is not None}),
             }
             if reports and isinstance(self.config.data, Task):
                 row |= compare_task.row(model, reports)

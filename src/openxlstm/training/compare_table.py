@@ -7,8 +7,10 @@ Row = Mapping[str, Any]
 
 
 def lines_of(head: Sequence[str], rows: Sequence[Row], values: Callable[[Row], Sequence[str]]) -> list[str]:
-    """Lines of Markdown: model, parameters, seeds, `values` of its row, tokens/s; of a model without a finished run how many
-    failed. head: the names of these columns."""
+    """Lines of Markdown: model, parameters, seeds, `values` of its row, tokens/s where all were trained on one machine; of a
+    model without a finished run how many failed. head: the names of these columns but the last."""
+    timed = comparable(rows)
+    head = [*head, *["tokens/s"] * timed]
     lines = ["| " + " | ".join(head) + " |", "|---|" + "---:|" * (len(head) - 1)]
     for row in rows:
         if "num_parameters" not in row:
@@ -16,8 +18,13 @@ def lines_of(head: Sequence[str], rows: Sequence[Row], values: Callable[[Row], S
             continue
         seeds = str(row["seeds"]) + (f" of {row['seeds'] + row['failed']}" if row["failed"] else "")
         first = [row["model"], f"{row['num_parameters']:,}", seeds]
-        lines.append("| " + " | ".join([*first, *values(row), f"{row['tokens_per_second']:,.0f}"]) + " |")
+        lines.append("| " + " | ".join([*first, *values(row), *[f"{row['tokens_per_second']:,.0f}"] * timed]) + " |")
     return lines
+
+
+def comparable(rows: Sequence[Row]) -> bool:
+    """Whether speeds can stand beside each other: those of one machine."""
+    return len({machine for row in rows for machine in row["machines"]}) <= 1
 
 
 def with_spread(mean: float, spread: float | None) -> str:

@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from openxlstm.training.compare_table import lines_of, with_spread
+from openxlstm.training.compare_table import comparable, lines_of, with_spread
 from openxlstm.training.record import draw_scores
 
 CURVE, CURVE_LABEL = "val_score", "validation score"
@@ -81,7 +81,7 @@ def table(rows: Sequence[Mapping[str, Any]], *, sweep: bool) -> str:
     first = done[0]
     others = [f"at {other['lengths']}" for other in first["other_lengths"]]
     head = ["model", "parameters", "seeds", *["lr"] * sweep, f"{first['metric']} at {first['lengths']}", *others]
-    head += [*first["further"], "published", "tokens/s"]
+    head += [*first["further"], "published"]
 
     def values(row: Mapping[str, Any]) -> list[str]:
         anchor = row["published"]
@@ -91,7 +91,7 @@ def table(rows: Sequence[Mapping[str, Any]], *, sweep: bool) -> str:
         return [*found, "" if anchor is None else f"{'' if anchor['checked'] else '~'}{anchor['score']:g}"]
 
     lines = lines_of(head, rows, values)
-    behind = " |" * (len(others) + len(first["further"]) + 2)
+    behind = " |" * (len(others) + len(first["further"]) + 1 + comparable(rows))
     for name, score in first["baselines"].items():
         lines.append(f"| {name} |" + " |" * (2 + sweep) + f" {score:.4f} |" + behind)
     if first["guess"] not in first["baselines"].values():
@@ -100,7 +100,8 @@ def table(rows: Sequence[Mapping[str, Any]], *, sweep: bool) -> str:
 
 
 def draw(axes: Any, models: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
-    """Test scores over the length. models: name -> the reports of its seeds, one at least for one of them."""
+    """Test scores over the length, or seed by seed where there is one length. models: name -> the reports of its seeds, one at
+    least for one of them."""
     if not models:
         return
     scores = {
@@ -111,8 +112,22 @@ def draw(axes: Any, models: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
         for model, reports in models.items()
     }
     first = next(iter(models.values()))[0]
-    draw_scores(axes, scores, first["train_length"], first["test"]["higher_is_better"])
-    axes.set_xlabel(first.get("unit", "length"))
+    if len(next(iter(scores.values()))[0]) > 1:
+        draw_scores(axes, scores, first["train_length"], first["test"]["higher_is_better"])
+        axes.set_xlabel(first.get("unit", "length"))
+        axes.legend(framealpha=0.8, edgecolor="none")
+    else:
+        draw_seeds(axes, {model: [final(report) for report in reports] for model, reports in models.items()})
+        axes.axhline(first["test"]["guess"], color="0.4", linestyle="--", linewidth=1.0)
+        axes.set_xlabel("dots: seeds, lines: their means, dashed: guessing")
     axes.set_ylabel(f"{first['test']['metric']}, test")
     axes.grid(alpha=0.25)
-    axes.legend(framealpha=0.8, edgecolor="none")
+
+
+def draw_seeds(axes: Any, models: Mapping[str, Sequence[float]]) -> None:
+    """A column of dots for each model."""
+    for place, scores in enumerate(models.values()):
+        axes.plot([place] * len(scores), scores, "o", color=f"C{place}", alpha=0.6)
+        axes.hlines(statistics.mean(scores), place - 0.25, place + 0.25, color=f"C{place}", linewidth=2.0)
+    axes.set_xticks(range(len(models)), list(models))
+    axes.set_xlim(-0.6, len(models) - 0.4)

@@ -44,7 +44,7 @@ def table(rows: Sequence[Mapping[str, Any]], *, sweep: bool) -> str:
     contexts = next((list(row["by_context"]) for row in rows if "by_context" in row), [""])
     losses = [f"nats/token at {contexts[0]}", *(f"nats at {context}" for context in contexts[1:])]
     head = ["model", "parameters", "seeds", *(losses if len(losses) > 1 else ["nats/token"])]
-    head += ["bits per byte", "perplexity", *["word perplexity"] * words, *["lr"] * sweep, "tokens/s"]
+    head += ["bits per byte", "perplexity", *["word perplexity"] * words, *["lr"] * sweep]
 
     def values(row: Mapping[str, Any]) -> list[str]:
         found = [with_spread(row["nats_per_token"], row["spread"])]
