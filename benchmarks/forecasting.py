@@ -9,7 +9,6 @@ M4 hourly: sMAPE, MASE and OWA. VIX and S&P 500: walk-forward, against the last 
 """
 
 import argparse
-import json
 import statistics
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
@@ -19,6 +18,7 @@ from typing import Any
 import competitions
 import numpy as np
 import torch
+from measure import kept
 from numpy.typing import NDArray
 
 from openxlstm.data.series import read_table
@@ -32,7 +32,6 @@ from openxlstm.models.config import ForecastConfig
 from openxlstm.models.count import count_parameters
 from openxlstm.models.forecast import ForecastModel
 from openxlstm.models.match import match_parameters
-from openxlstm.training.record import environment, write_json
 
 LEVELS = (0.1, 0.9)
 UNTRAINED = ("naive", *competitions.BASELINES)
@@ -164,13 +163,6 @@ def naive_error(series: list[Rows], held: int, horizon: int) -> dict[str, float]
         off.append(x[1:].unfold(0, horizon, 1) - x[:-horizon, None])
     errors = torch.stack(off)
     return {"mse": float(errors.square().mean()), "mae": float(errors.abs().mean()), "windows": errors.shape[1]}
-
-
-def kept(path: Path, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """What was measured before, or what is measured now and kept."""
-    if not path.exists():
-        write_json(path, measure() | {"environment": environment()})
-    return dict(json.loads(path.read_text()))
 
 
 def measure(folder: Path, name: str, horizon: int, model: str, seed: int, say: Callable[[str], None]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Timing that can be believed: both sides in one process, in turn, medians, and a record of what ran where."""
 
+import json
 import os
 import platform
 import statistics
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+from openxlstm.training.record import write_json
 
 
 def alternate(
@@ -90,6 +93,13 @@ def environment(packages: tuple[str, ...] = ()) -> dict[str, Any]:
         "python": platform.python_version(),
         "versions": {name: version(name) for name in ("torch", "numpy", *packages)},
     }
+
+
+def kept(path: Path, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What was measured before, or what is measured now and kept, with where."""
+    if not path.exists():
+        write_json(path, measure() | {"environment": environment()})
+    return dict(json.loads(path.read_text()))
 
 
 def _git(*args: str) -> str:

@@ -11,16 +11,16 @@ row of each test engine. BasicMotions: accuracy on the given test part.
 """
 
 import argparse
-import json
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from measure import kept
 from numpy.typing import NDArray
 
 from openxlstm.data.sensors.anomalies import Labelled, read_nab
@@ -33,7 +33,6 @@ from openxlstm.tasks.activity import Activity
 from openxlstm.tasks.turbofan import Turbofan
 from openxlstm.training.cells import Order, one_by_one
 from openxlstm.training.config import RunConfig
-from openxlstm.training.record import environment, write_json
 
 Array = NDArray[np.float64]
 Say = Callable[[str], None]
@@ -64,17 +63,17 @@ def corpus(folder: Path) -> tuple[Labelled, ...]:
     return read_nab(find(folder, "combined_windows.json").parent, irregular=True)
 
 
-def detect(series: Labelled, pattern: str, seed: int, kept: Path) -> Array:
+def detect(series: Labelled, pattern: str, seed: int, place: Path) -> Array:
     """Scores of a series by a detector that was trained on its probation part; those are NaN-free and not scored anyway."""
-    if kept.exists():
-        return np.load(kept)
+    if place.exists():
+        return np.load(place)
     base = detection.small(pattern=pattern, steps="rows")
     settings: DetectorSettings = replace(base, fit=replace(base.fit, seed=seed))
     first = probation(len(series.values))
     detector = AnomalyDetector(settings).fit(series.values[:first])
     found = np.concatenate([detector.training_scores, detector.scores(series.values[first:])])
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_path(kept) as aside, open(aside, "wb") as file:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(place) as aside, open(aside, "wb") as file:
         np.save(file, found)
     return found
 
@@ -242,10 +241,8 @@ def main() -> None:
             for seed in [0] if model in UNTRAINED[name] else map(int, args.seeds.split(",")):
                 path = args.out / f"{name}-{model}-{seed}.json"
                 say = lambda line, what=path.stem: print(f"{what}: {line}", flush=True)  # noqa: E731
-                if not path.exists():
-                    found = SETS[name](args.data, model, seed, args.cells or args.out, say)
-                    write_json(path, found | {"environment": environment()})
-                results.setdefault((name, model), []).append(json.loads(path.read_text()))
+                measure = partial(SETS[name], args.data, model, seed, args.cells or args.out, say)
+                results.setdefault((name, model), []).append(kept(path, measure))
             write_atomic(args.out / "table.md", table(results))
     print(table(results))
 

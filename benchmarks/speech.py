@@ -15,12 +15,13 @@ import json
 import resource
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from measure import kept
 from torch import Tensor
 
 from openxlstm.data.spoken_digits import read_recordings
@@ -33,7 +34,6 @@ from openxlstm.tasks.speech import DIGITS, DigitSequences, by_speaker, uniform
 from openxlstm.training import RunConfig
 from openxlstm.training.compare import Comparison, compare
 from openxlstm.training.evaluation.speech import word_edits
-from openxlstm.training.record import environment, write_json
 
 PIECE = 0.1  # seconds, of a live stream
 LONG_PIECE = 60.0
@@ -166,13 +166,6 @@ def streamed(folder: Path, task: DigitSequences, hours: float) -> dict[str, Any]
         rates.append(word_edits([cut(said)], [cut(words)]).rate)
     same = live.pop("text") == whole.pop("text")
     return live | {"same_text": same, "words": edits.total, "word_error_rate": edits.rate, "by_share": rates}
-
-
-def kept(path: Path, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """What was measured before, or what is measured now and kept."""
-    if not path.exists():
-        write_json(path, measure() | {"environment": environment()})
-    return dict(json.loads(path.read_text()))
 
 
 def main() -> None:

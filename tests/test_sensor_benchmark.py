@@ -16,8 +16,9 @@ FIT = FitConfig(steps=3, batch_size=4, length=8, validate_every=3)
 
 
 @pytest.fixture
-def benchmark():
+def benchmark(monkeypatch):
     path = Path(__file__).parents[1] / "benchmarks" / "sensors.py"
+    monkeypatch.syspath_prepend(path.parent)
     spec = importlib.util.spec_from_file_location("sensors_benchmark", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
