@@ -1,7 +1,7 @@
 """Text classification against twins of equal parameters, in one command that goes on where it was interrupted:
 
     python benchmarks/classification.py --data sst2=FOLDER,rotten_tomatoes=FOLDER,imdb=FOLDER --out FOLDER
-        [--cells FOLDER] [--models slstm,lstm,transformer] [--seeds 0,1,2] [--jobs 2] [--variants]
+        [--cells FOLDER] [--models mlstm,slstm,lstm,transformer] [--seeds 0,1,2] [--jobs 2] [--variants]
 
 sst2: FOLDER holds sentences/stsa.binary.{train,dev,test} and glue/train.tsv. rotten_tomatoes: rt-polarity.{pos,neg}. imdb:
 aclImdb/{train,test}. The settings are those of the recipes, which validation chose; every model has as many parameters, to
@@ -85,7 +85,7 @@ def main() -> None:
         "--out", type=Path, required=True, help="folder of the results; what is finished there is not trained again"
     )
     parser.add_argument("--cells", type=Path, help="folder of the trained models (default: beside the results)")
-    parser.add_argument("--models", default="slstm,lstm,transformer")
+    parser.add_argument("--models", default="mlstm,slstm,lstm,transformer")
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--jobs", type=int, default=1, help="trainings at a time")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of each")
