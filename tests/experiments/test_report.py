@@ -296,12 +296,24 @@ def test_the_cost_of_attention_grows_and_that_of_xlstm_does_not(tmp_path, monkey
     assert rows["mlstm"]["state"][0] == rows["mlstm"]["state"][1]
     assert rows["transformer"]["state"][1] > 20 * rows["transformer"]["state"][0]
     assert all(x > 0 for columns in rows.values() for what in cost.MEASURED for x in columns[what])
-    assert "| transformer | 512 |" in (tmp_path / "report.md").read_text()
+    text = (tmp_path / "report.md").read_text()
+    rate = 512 / rows["transformer"]["training"][1]
+    assert f"| transformer | 512 | {rate:,.0f} |" in text
+    assert "| transformer costs more than | training | prompt | one token | state |" in text
+    assert re.search(r"^\| mlstm \|.*\| from \d+ on \|$", text, re.MULTILINE), "the state's is not a matter of time"
     assert (tmp_path / "cost" / "cost.png").exists()
     said = []
     (again,) = answer_all([QUESTIONS["cost"]], "minutes", tmp_path, said.append).answers
     assert "  measured before" in said
     assert again.findings == found.findings
+
+
+def test_from_which_context_on_attention_costs_more():
+    contexts = [100, 400, 1600]
+    assert cost.crossing(contexts, [1, 1, 1], [2, 4, 8]) == "at 100 and on"
+    assert cost.crossing(contexts, [8, 8, 8], [1, 2, 8]) == "not up to 1,600"
+    assert cost.crossing(contexts, [2, 2, 2], [1, 4, 16]) == "from 200 on"
+    assert cost.crossing(contexts, [1, 2, 2], [2, 1, 4]) == "from 800 on", "the last crossing counts"
 
 
 def test_the_verb(capsys):

@@ -1,9 +1,10 @@
 """What a token costs at the end of a context: training, reading a prompt, one step, and the memory that a model carries."""
 
 import json
+import math
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,13 +24,13 @@ VOCAB = 256
 CONTEXTS = {"minutes": (256, 1024, 4096), "hours": (256, 1024, 4096, 16384), "gpu": (1024, 4096, 16384, 65536)}
 SIZES = {"minutes": (128, 4), "hours": (256, 6), "gpu": (1024, 24)}
 """Scale -> width and number of blocks; the models have as many parameters as mlstm at that size."""
-MEASURED = {"training": "training, s", "prefill": "prompt, s", "step": "one token, ms", "state": "state, MiB"}
-UNITS = {"training": 1.0, "prefill": 1.0, "step": 1e3, "state": 2**-20}
+MEASURED = {"training": "training, tokens/s", "prefill": "prompt, s", "step": "one token, ms", "state": "state, MiB"}
+UNITS = {"prefill": 1.0, "step": 1e3, "state": 2**-20}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cost(Question):
-    """Times in plain PyTorch, the one that every model here runs in: medians of five, one sequence."""
+    """Times of the models without `openxlstm.inference`, on one sequence: medians of three, of a token of fifteen."""
 
     def ask(self, scale: str, folder: Path, cells: Path, say: Callable[[str], None], jobs: int = 1) -> Evidence | None:
         stored = folder / "cost.json"
@@ -104,14 +105,44 @@ def state_bytes(state: Any) -> int:
     return sum(map(state_bytes, state)) if isinstance(state, (tuple, list)) else 0
 
 
+def shown(columns: Mapping[str, Sequence[float]], what: str) -> list[float]:
+    """A column in the unit of MEASURED."""
+    if what == "training":
+        return [context / seconds for context, seconds in zip(columns["context"], columns["training"])]
+    return [UNITS[what] * number for number in columns[what]]
+
+
 def as_table(found: Rows) -> str:
-    """One line a model and context."""
+    """One line a model and context; then from which context on attention costs more."""
     lines = ["| model | context | " + " | ".join(MEASURED.values()) + " |", "|---|---:|" + "---:|" * len(MEASURED)]
     for model, columns in found.items():
+        training, *others = (shown(columns, what) for what in MEASURED)
         for i, context in enumerate(columns["context"]):
-            numbers = (f"{columns[what][i] * UNITS[what]:.3f}" for what in MEASURED)
-            lines.append(f"| {model} | {context:,} | {' | '.join(numbers)} |")
+            numbers = (f"{column[i]:.3f}" for column in others)
+            lines.append(f"| {model} | {context:,} | {training[i]:,.0f} | {' | '.join(numbers)} |")
+    names = (label.partition(",")[0] for label in MEASURED.values())
+    lines += ["", "| transformer costs more than | " + " | ".join(names) + " |", "|---|" + "---:|" * len(MEASURED)]
+    attention = found["transformer"]
+    for model, columns in found.items():
+        if model != "transformer":
+            crossings = (crossing(columns["context"], columns[what], attention[what]) for what in MEASURED)
+            lines.append(f"| {model} | {' | '.join(crossings)} |")
     return "\n".join(lines)
+
+
+def crossing(contexts: Sequence[float], ours: Sequence[float], theirs: Sequence[float]) -> str:
+    """From which context on `theirs` costs more than `ours`, to two digits: between two that were measured the logarithm of the
+    ratio is taken to be a line over the logarithm of the context."""
+    ratios = [math.log(b / a) for a, b in zip(ours, theirs)]
+    below = [i for i, ratio in enumerate(ratios) if ratio <= 0]
+    if not below:
+        return f"at {contexts[0]:,} and on"
+    if below[-1] == len(ratios) - 1:
+        return f"not up to {contexts[-1]:,}"
+    i = below[-1]
+    share = -ratios[i] / (ratios[i + 1] - ratios[i])
+    where = contexts[i] * (contexts[i + 1] / contexts[i]) ** share
+    return f"from {float(f'{where:.2g}'):,.0f} on"
 
 
 def draw(found: Rows, path: Path, scale: str) -> None:
@@ -123,9 +154,7 @@ def draw(found: Rows, path: Path, scale: str) -> None:
         ) as paper:
             for axes, (what, label) in zip(paper.subplots(1, len(MEASURED)), MEASURED.items(), strict=True):
                 for model, columns in found.items():
-                    axes.loglog(
-                        columns["context"], [x * UNITS[what] for x in columns[what]], marker="o", markersize=3, label=model
-                    )
+                    axes.loglog(columns["context"], shown(columns, what), marker="o", markersize=3, label=model)
                 if what == "step":
                     axes.set_yscale("linear")
                     axes.set_ylim(bottom=0)
