@@ -30,7 +30,7 @@ UNITS = {"prefill": 1.0, "step": 1e3, "state": 2**-20}
 
 @dataclass(frozen=True, kw_only=True)
 class Cost(Question):
-    """Times of the models without `openxlstm.inference`, on one sequence: medians of three, of a token of fifteen."""
+    """Times of the models without `openxlstm.inference`, on one sequence: medians of three, of a token of fifty."""
 
     def ask(self, scale: str, folder: Path, cells: Path, say: Callable[[str], None], jobs: int = 1) -> Evidence | None:
         stored = folder / "cost.json"
@@ -82,20 +82,20 @@ def at(model: LanguageModel, context: int, device: str) -> dict[str, float]:
     with torch.inference_mode():
         _, state = model(ids[:, :-1])
         prefill = seconds(lambda: model(ids[:, :-1]), device, 3)
-        step = seconds(lambda: model(ids[:, -1:], state), device, 15)
+        step = seconds(lambda: model(ids[:, -1:], state), device, 50, untimed=10)
     return {"training": seconds(train, device, 3), "prefill": prefill, "step": step, "state": float(state_bytes(state))}
 
 
-def seconds(run: Callable[[], object], device: str, rounds: int) -> float:
-    """Median time of a call after one that is not counted."""
+def seconds(run: Callable[[], object], device: str, rounds: int, *, untimed: int = 1) -> float:
+    """Median time of a call, after some that are not counted."""
     times = []
-    for _ in range(rounds + 1):
+    for _ in range(untimed + rounds):
         start = time.perf_counter()
         run()
         if device == "cuda":
             torch.cuda.synchronize()
         times.append(time.perf_counter() - start)
-    return statistics.median(times[1:])
+    return statistics.median(times[untimed:])
 
 
 def state_bytes(state: Any) -> int:
@@ -146,23 +146,24 @@ def crossing(contexts: Sequence[float], ours: Sequence[float], theirs: Sequence[
 
 
 def draw(found: Rows, path: Path, scale: str) -> None:
-    """The four costs over the context, both axes logarithmic."""
+    """The four costs over the context; what spans powers of ten on a logarithmic axis."""
     dim, blocks = SIZES[scale]
     try:
         with canvas(
             path, f"Cost at the end of a context, {blocks} blocks of width {dim}, equal parameters", (11.0, 3.4)
         ) as paper:
-            for axes, (what, label) in zip(paper.subplots(1, len(MEASURED)), MEASURED.items(), strict=True):
+            panels = dict(zip(MEASURED, paper.subplots(1, len(MEASURED)), strict=True))
+            for what, axes in panels.items():
                 for model, columns in found.items():
                     axes.loglog(columns["context"], shown(columns, what), marker="o", markersize=3, label=model)
-                if what == "step":
+                if what in ("training", "step"):
                     axes.set_yscale("linear")
                     axes.set_ylim(bottom=0)
                 axes.set_xticks(CONTEXTS[scale], [f"{context:,}" for context in CONTEXTS[scale]])
                 axes.set_xticks([], minor=True)
-                axes.set_title(label, fontsize=9)
+                axes.set_title(MEASURED[what], fontsize=9)
                 axes.set_xlabel("context")
                 axes.grid(alpha=0.25)
-            axes.legend(frameon=False, fontsize=8)
+            panels["step"].legend(frameon=False, fontsize=8, loc="upper left")
     except ImportError:
         return
