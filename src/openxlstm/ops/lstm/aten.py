@@ -1,5 +1,7 @@
 """PyTorch's own LSTM kernel (and cuDNN's, on a GPU). It makes W x itself, so it serves `lstm_layer`, not `lstm_scan`: fed
-with ready-made gates it would multiply them by an identity four times as wide as the state, which costs more than it saves."""
+with ready-made gates it would multiply them by an identity four times as wide as the state, which costs more than it saves.
+
+cuDNN rounds what it multiplies to TF32 unless `torch.backends.cudnn.allow_tf32` is False, as with every nn.LSTM."""
 
 from typing import Any
 
