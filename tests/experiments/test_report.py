@@ -330,3 +330,21 @@ def test_the_verb(capsys):
     ):
         assert main(["report", *words]) == 2
         assert message in capsys.readouterr().err
+
+
+def test_trainings_at_a_time(tmp_path, monkeypatch):
+    """One a core, or as many as the option says."""
+    asked = []
+
+    def ask(questions, scale, folder, say, jobs, cells):
+        asked.append(jobs)
+        return Report(folder, scale, tuple(questions), ())
+
+    monkeypatch.setattr("openxlstm.experiments.answer_all", ask)
+    monkeypatch.setattr("openxlstm.training.cells.available_cpus", lambda: 3)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.chdir(tmp_path)
+    assert main(["report", "--only=parity"]) == main(["report", "--only=parity", "--jobs=2"]) == 0
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    assert main(["report", "--only=parity"]) == 0
+    assert asked == [3, 2, 1]

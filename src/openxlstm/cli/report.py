@@ -18,7 +18,7 @@ OWN = {
     "data": "NAME=PATH,NAME=PATH  files for questions whose data does not come with Python; without them they are not asked",
     "out": "FOLDER  where runs and report go (default: runs/report-SCALE; the same command continues there)",
     "cells": "FOLDER  where trained models go, to keep the report's folder small (default: cells in --out)",
-    "jobs": "N  trainings at a time (default: 1)",
+    "jobs": "N  trainings at a time, each in a process of its own (default: one a core; on a GPU one)",
     "list": "print the questions and stop",
     "help": "this text",
 }
@@ -50,7 +50,7 @@ def run(argv: list[str]) -> int:
         if name not in QUESTIONS:
             raise UserError(f"unknown question {name!r}{did_you_mean(name, QUESTIONS)}")
 
-    jobs = parse_jobs(options)
+    jobs = parse_jobs(options) if "jobs" in options else usual_jobs()
 
     from openxlstm.experiments import answer_all
     from openxlstm.experiments.report import summary
@@ -64,6 +64,15 @@ def run(argv: list[str]) -> int:
         return 128 + report.interrupted
     print(f"{summary(report.answers)}\n\nreport: {folder / 'report.md'}, {folder / 'report.html'}")
     return 0
+
+
+def usual_jobs() -> int:
+    """Trainings at a time where nobody says: they have one thread each."""
+    import torch
+
+    from openxlstm.training.cells import available_cpus
+
+    return 1 if torch.cuda.is_available() else available_cpus()
 
 
 def with_data(questions: Iterable["Question"], data: str) -> list["Question"]:
@@ -93,5 +102,5 @@ def help_text() -> str:
         f"options:\n{own}\n\n"
         "examples:\n"
         "  openxlstm report --only parity,recall\n"
-        "  openxlstm report --scale hours --jobs 2"
+        "  openxlstm report --scale hours"
     )
