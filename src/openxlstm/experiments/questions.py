@@ -245,7 +245,7 @@ QUESTIONS: dict[str, Question] = {
             EVERY,
         ),
         recall("recall_longer", "So it does with twice as many pairs in twice the context.", 128, 8, 1000, 128, MATRIX),
-        recall("recall_many", "Even 64 pairs fit into the matrices.", 256, 64, 3000, 64, ("mlstm", "lstm"), first=1000),
+        recall("recall_many", "Even 64 pairs fit into the matrices.", 256, 64, 3000, 64, ("mlstm", "lstm"), first=700),
         Capacity(
             name="recall_capacity",
             claim="At equal bytes of state mLSTM recalls more than an LSTM, and more state holds more.",
@@ -390,7 +390,7 @@ QUESTIONS: dict[str, Question] = {
                 ),
             ),
             settings={
-                "minutes": Setting(models=("xlstm[1:1]", "lstm"), options={**ONE_THREAD, "trainer.steps": "5000"}),
+                "minutes": Setting(models=("xlstm[1:1]", "lstm"), options=ONE_THREAD),
                 "hours": Setting(
                     models=("xlstm[1:1]", "lstm", "transformer"), seeds=3, options={**ONE_THREAD, "trainer.steps": "5000"}
                 ),
