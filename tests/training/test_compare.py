@@ -1,7 +1,9 @@
 import json
 import shutil
 import signal
+import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import torch
 from openxlstm.errors import UserError
 from openxlstm.files import held
 from openxlstm.training import compare as module
+from openxlstm.training.cells import Children, Order
 from openxlstm.training.compare import compare, write
 from openxlstm.training.record import cpu_name
 
@@ -165,6 +168,30 @@ def test_side_by_side_is_interrupted_and_goes_on(base, tmp_path, command, number
     assert process.returncode == 0, err
     assert "| slstm |" in out
     assert {file: file.stat().st_mtime_ns for file in begun} == begun, "resumed, not begun again"
+
+
+def test_a_child_that_a_signal_ends_badly_has_not_failed(base, tmp_path, monkeypatch):
+    """Python that is hit while it starts may end with any exit code."""
+    order = Order("slstm", 0.1, 0, base, tmp_path / "cell", "a cell")
+    children = Children(1)
+
+    def start(order):
+        order.beside("log").write_text("Python runtime state: finalizing\n")
+        return subprocess.Popen(
+            ["sh", "-c", "trap 'exit 134' TERM; echo ready; while :; do sleep 0.1; done"], stdout=subprocess.PIPE
+        )
+
+    monkeypatch.setattr(children, "start", start)
+    with ThreadPoolExecutor(1) as pool:
+        trained = pool.submit(children.train, order, lambda line: None)
+        while not children.running:
+            time.sleep(0.01)
+        (child,) = children.running
+        assert child.stdout.readline() == b"ready\n"
+        children.stop(signal.SIGTERM)
+        cell, stopped = trained.result(timeout=30)
+    child.stdout.close()
+    assert (cell.report, cell.failure, stopped) == (None, None, signal.SIGTERM)
 
 
 def test_one_comparison_holds_models_that_differ_in_a_setting(base, tmp_path):

@@ -204,6 +204,8 @@ class Children:
             if code in (128 + number, -number):  # the latter before it had begun to listen
                 return order.cell(None), number
         cell = order.finished()
+        if cell is None and self.stopped is not None:  # a signal can also end Python badly, while it starts
+            return order.cell(None), self.stopped
         if cell is None:
             return self.failed(order, last_line(order.beside("log")) or f"exit code {code}", say), None
         order.beside("log").unlink()
