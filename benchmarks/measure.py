@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from openxlstm.training.record import write_json
+from openxlstm.files import write_atomic
 
 
 def alternate(
@@ -98,7 +98,8 @@ def environment(packages: tuple[str, ...] = ()) -> dict[str, Any]:
 def kept(path: Path, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """What was measured before, or what is measured now and kept, with where."""
     if not path.exists():
-        write_json(path, measure() | {"environment": environment()})
+        found = measure() | {"environment": environment()}
+        write_atomic(path, json.dumps(found, indent=2, default=str) + "\n")
     return dict(json.loads(path.read_text()))
 
 

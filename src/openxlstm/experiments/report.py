@@ -14,7 +14,7 @@ from openxlstm.experiments.answer import Answer, answer, as_dict, read
 from openxlstm.experiments.question import Question
 from openxlstm.experiments.questions import QUESTIONS
 from openxlstm.files import atomic_path
-from openxlstm.training.record import write_json
+from openxlstm.training.record import processor, write_json
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Report:
         """How many models were trained for it, and how long that took on which machine."""
         took: dict[str, tuple[str, float]] = {}
         for one in self.answers:
-            here = str(one.environment["gpu"] or one.environment["cpu"])
+            here = processor(one.environment)
             if found := one.evidence:
                 took |= {name: (found.machines.get(name, here), seconds) for name, seconds in found.trainings.items()}
         sums: dict[str, float] = {}
@@ -70,7 +70,7 @@ class Report:
     def where(self) -> str:
         """Versions and hardware, each that there is among the answers."""
         named = (one.environment for one in self.answers)
-        shown = (f"openxlstm {e['openxlstm']}, torch {e['torch']}, {e['gpu'] or e['cpu']}, {e['cpus']} cores" for e in named)
+        shown = (f"openxlstm {e['openxlstm']}, torch {e['torch']}, {processor(e)}, {e['cpus']} cores" for e in named)
         return "; ".join(dict.fromkeys(shown))
 
 

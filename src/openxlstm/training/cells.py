@@ -17,7 +17,7 @@ from typing import Any
 from openxlstm.errors import UserError
 from openxlstm.files import held
 from openxlstm.training.config import RunConfig
-from openxlstm.training.record import curve, read_metrics, write_json
+from openxlstm.training.record import curve, processor, read_metrics, write_json
 
 Say = Callable[[str], None]
 
@@ -100,10 +100,9 @@ class Order:
 
 
 def machine(folder: Path) -> str | None:
-    """The GPU, or else the processor, of a run; None where its folder does not say."""
+    """The processor of a run; None where its folder does not say."""
     try:
-        environment = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
-        return str(environment["gpu"] or environment["cpu"])
+        return processor(json.loads((folder / "environment.json").read_text(encoding="utf-8")))
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -200,12 +199,10 @@ class Children:
         with self.lock:
             self.running.discard(child)
         order.beside("json").unlink(missing_ok=True)
-        for number in (signal.SIGINT, signal.SIGTERM):
-            if code in (128 + number, -number):  # the latter before it had begun to listen
-                return order.cell(None), number
-        cell = order.finished()
-        if cell is None and self.stopped is not None:  # a signal can also end Python badly, while it starts
-            return order.cell(None), self.stopped
+        stopped = next((n for n in (signal.SIGINT, signal.SIGTERM) if code in (128 + n, -n)), None)
+        cell = order.finished() if stopped is None else None
+        if cell is None and (stopped := stopped or self.stopped):  # while Python starts, it may end with any code
+            return order.cell(None), stopped
         if cell is None:
             return self.failed(order, last_line(order.beside("log")) or f"exit code {code}", say), None
         order.beside("log").unlink()

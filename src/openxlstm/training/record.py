@@ -45,6 +45,11 @@ def environment() -> dict[str, Any]:
     }
 
 
+def processor(environment: Mapping[str, Any]) -> str:
+    """What trained: the GPU, or else the processor."""
+    return str(environment["gpu"] or environment["cpu"])
+
+
 def commit() -> str | None:
     """The commit of the checkout this package runs from, with "+changes" if files differ; None when installed."""
     here = Path(__file__).resolve().parent
