@@ -107,6 +107,8 @@ def test_stdin_is_answered_line_by_line(file, capsys, monkeypatch):
         (["text.csv"], "text.csv, line 3: 'value' is 'x', which is not a number"),
         (["all.csv", "--load", "nowhere"], "no detector.json here"),
         (["all.csv", "--load", "nowhere", "--train", "9"], "leave out --train"),
+        (["all.csv", "--train", "200", "--device", "cuda:77"], "device 'cuda:77' cannot be used here"),
+        (["all.csv", "--load", "nowhere", "--device", "toaster"], "device 'toaster' cannot be used here"),
         (["all.csv", "--threshold", "2"], "at most 1"),
         (["-"], "stdin has no end: give --train as a number of rows, or a trained detector with --load"),
         (["-", "--train", "200"], "stdin, line 2: the value is 'x', which is not a number"),

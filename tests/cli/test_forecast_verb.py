@@ -54,6 +54,8 @@ def test_going_on_from_a_saved_forecaster(file, capsys):
         (["data.csv", "--horizon", "4", "--time", "load"], "which is not a time"),
         (["data.csv", "--horizon", "4", "--model", "gru"], "unknown block 'gru'"),
         (["data.csv", "--load", "nowhere"], "no forecaster.json here"),
+        (["data.csv", "--horizon", "4", "--device", "cuda:77"], "device 'cuda:77' cannot be used here"),
+        (["data.csv", "--load", "nowhere", "--device", "toaster"], "device 'toaster' cannot be used here"),
         (["bad.csv", "--horizon", "4"], "bad.csv, line 3: 'load' is 'x', which is not a number"),
     ],
     ids=lambda x: " ".join(x) if isinstance(x, list) else "",

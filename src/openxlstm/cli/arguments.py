@@ -108,9 +108,32 @@ def numbers(kind: Callable[[str], Any] = int, **bounds: float) -> Callable[[str]
     return lambda text: tuple(one(part.strip()) for part in text.split(","))
 
 
-def add_device_options(p: Any, *, backend: bool = True) -> None:
-    """`--device` and `--threads`, which `generate.device_of` reads, and `--backend`. p: a parser or a group of one."""
+def add_device_options(p: Any, *, backend: bool = True, device: str | None = None) -> None:
+    """`--device` and `--threads`, which `device_of` reads, and `--backend`. p: a parser or a group of one. device: what it is
+    without `--device`; None = a GPU if there is one."""
     if backend:
         p.add_argument("--backend", metavar="NAME", help="how recurrences are computed: a name that 'openxlstm doctor' lists")
-    p.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:1 ...; without it, a GPU if there is one")
+    found = "" if device else "; without it, a GPU if there is one"
+    p.add_argument("--device", metavar="NAME", default=device, help=f"cpu, cuda, cuda:1 ...{found}")
     p.add_argument("--threads", type=number(int, least=1), metavar="N", help="CPU threads; without it, what torch chooses")
+
+
+def device_of(args: Any) -> str:
+    """The device of the options above, which can be used here; `--threads` holds from now on."""
+    import torch
+
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    check_device(device)
+    return device
+
+
+def check_device(name: str) -> None:
+    """Raise UserError for a device that torch does not know or cannot reach here."""
+    import torch
+
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"device {name!r} cannot be used here: {str(error).splitlines()[0]}") from None

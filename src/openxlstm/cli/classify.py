@@ -7,7 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from openxlstm.cli.arguments import VerbParser, add_device_options, number, say
+from openxlstm.cli.arguments import VerbParser, add_device_options, device_of, number, say
 from openxlstm.errors import UserError
 
 if TYPE_CHECKING:
@@ -59,7 +59,6 @@ def parser() -> VerbParser:
 def run(argv: Sequence[str]) -> int:
     """Run the verb."""
     args = parser().parse_args(argv)
-    from openxlstm.cli.generate import device_of
     from openxlstm.inference.classify import TextClassifier
 
     device = device_of(args)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from openxlstm.cli.arguments import VerbParser, check_figures, number, say
+from openxlstm.cli.arguments import VerbParser, add_device_options, check_figures, device_of, number, say
 from openxlstm.errors import UserError
 
 if TYPE_CHECKING:
@@ -54,8 +54,7 @@ def parser() -> VerbParser:
     add("--no-figure", action="store_true", help="draw nothing")
     add("--save", help="a folder for the detector, to go on from with --load")
     add("--load", help="a folder of --save: read the rows that follow, train nothing")
-    add("--device", default="cpu", help="cpu or cuda")
-    add("--threads", type=number(int, least=1), help="CPU threads (default: what torch chooses)")
+    add_device_options(found, backend=False, device="cpu")
     add("--json", action="store_true", help="print the anomalies as JSON")
     return found
 
@@ -63,10 +62,6 @@ def parser() -> VerbParser:
 def run(argv: list[str]) -> int:
     """Score, write the files, print the table."""
     args = parser().parse_args(argv)
-    if args.threads:
-        import torch
-
-        torch.set_num_threads(args.threads)
     if args.load and args.train is not None:
         raise UserError("--load goes on with a trained detector: leave out --train")
     if args.file == "-":
@@ -137,7 +132,7 @@ def new_detector(args: Any) -> "AnomalyDetector":
         num_blocks=args.blocks,
         dim=args.dim,
         steps="rows" if args.irregular else "equal",
-        device=args.device,
+        device=device_of(args),
     )
     return AnomalyDetector(replace(base, fit=replace(base.fit, steps=args.train_steps, lr=args.lr, seed=args.seed)))
 
@@ -151,7 +146,7 @@ def loaded(args: Any) -> "AnomalyDetector":
     """The detector of --load."""
     from openxlstm.detection import AnomalyDetector
 
-    return AnomalyDetector.load(args.load, args.device)
+    return AnomalyDetector.load(args.load, device_of(args))
 
 
 def as_csv(times: Any, values: Any, expected: Any, scores: Any, threshold: float, training: int) -> str:

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any, cast
 
-from openxlstm.cli.arguments import say
+from openxlstm.cli.arguments import device_of, say
 from openxlstm.errors import UserError
 
 TEXT_ONLY = ("data", "max_tokens", "context", "stride", "carry", "by_position", "by_frequency", "batch_size", "tokenizer")
@@ -89,7 +89,6 @@ def evaluation_of(task: Any) -> Any:
 
 def load_classifier(args: Any, task: Any) -> tuple[Any, str]:
     """The SequenceClassifier of a run and its device; UserError where the run's files are others than it was trained on."""
-    from openxlstm.cli.generate import device_of
     from openxlstm.data.tokenizer import fingerprint
     from openxlstm.inference.classify import TextClassifier
 

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from openxlstm.cli.arguments import VerbParser, check_figures, number, numbers, say
+from openxlstm.cli.arguments import VerbParser, add_device_options, check_figures, device_of, number, numbers, say
 from openxlstm.errors import UserError
 
 if TYPE_CHECKING:
@@ -61,8 +61,7 @@ def parser() -> VerbParser:
     add("--no-figure", action="store_true", help="draw nothing")
     add("--save", help="a folder for the forecaster, to go on from with --load")
     add("--load", help="a folder of --save: read FILE as the rows that follow, train nothing")
-    add("--device", default="cpu", help="cpu or cuda")
-    add("--threads", type=number(int, least=1), help="CPU threads (default: what torch chooses)")
+    add_device_options(found, backend=False, device="cpu")
     add("--json", action="store_true", help="print the forecast as JSON")
     return found
 
@@ -82,10 +81,6 @@ def run(argv: list[str]) -> int:
     import_pandas()
     if not args.no_figure:
         check_figures()
-    if args.threads:
-        import torch
-
-        torch.set_num_threads(args.threads)
     forecaster = loaded(args) if args.load else trained(args)
     future = None if args.future is None else read_future(args.future, forecaster, args)
     frame = forecaster.predict(args.horizon, future=future)
@@ -146,7 +141,7 @@ def trained(args: Any) -> "Forecaster":
         missing=args.missing,
         steps="rows" if args.irregular else "equal",
         season=args.season or panel.step.season,
-        device=args.device,
+        device=device_of(args),
         fit=FitConfig(steps=args.train_steps, lr=args.lr, seed=args.seed),
     )
     if args.check:
@@ -177,7 +172,7 @@ def loaded(args: Any) -> "Forecaster":
     """A saved forecaster that has read the file."""
     from openxlstm.forecasting import Forecaster
 
-    forecaster = Forecaster.load(args.load, args.device)
+    forecaster = Forecaster.load(args.load, device_of(args))
     settings = forecaster.settings
     panel = read(
         args,

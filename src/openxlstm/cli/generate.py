@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from openxlstm.cli.arguments import VerbParser, add_device_options, number, say
+from openxlstm.cli.arguments import VerbParser, add_device_options, device_of, number, say
 from openxlstm.errors import UserError
 
 if TYPE_CHECKING:
@@ -197,27 +197,6 @@ def task_of_run(run: str, kind: type[Kind], *, lacks: str, takes: str) -> Kind:
     if not isinstance(task, kind):
         raise UserError(f"{run}: this run is about {getattr(task, 'name', 'text')}; {takes}")
     return task
-
-
-def device_of(args: Any) -> str:
-    """The device that `device` of a command line asks for, a GPU if there is one; `threads` holds from now on."""
-    import torch
-
-    if args.threads:
-        torch.set_num_threads(args.threads)
-    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    check_device(device)
-    return device
-
-
-def check_device(name: str) -> None:
-    """Raise UserError for a device that torch does not know or cannot reach here."""
-    import torch
-
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(f"device {name!r} cannot be used here: {str(error).splitlines()[0]}") from None
 
 
 def read_prompt(args: Any) -> str:

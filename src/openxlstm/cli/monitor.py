@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any, TextIO
 
-from openxlstm.cli.arguments import VerbParser, add_device_options, say
+from openxlstm.cli.arguments import VerbParser, add_device_options, device_of, say
 from openxlstm.errors import UserError
 
 
@@ -34,7 +34,6 @@ def parser() -> VerbParser:
 def run(argv: Sequence[str]) -> int:
     """Run the verb."""
     args = parser().parse_args(argv)
-    from openxlstm.cli.generate import device_of
     from openxlstm.inference.sensors import LifeMonitor, load_monitor
 
     monitor = load_monitor(args.run, device_of(args))

@@ -6,8 +6,8 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from openxlstm.cli.arguments import VerbParser, add_device_options, number, say
-from openxlstm.cli.generate import device_of, show, task_of_run
+from openxlstm.cli.arguments import VerbParser, add_device_options, device_of, number, say
+from openxlstm.cli.generate import show, task_of_run
 from openxlstm.errors import UserError
 
 if TYPE_CHECKING:
