@@ -153,7 +153,7 @@ def recall(
     )
 
 
-def rare(name: str, claim: str, published: str, recipe: str) -> Question:
+def rare(name: str, claim: str, published: str, recipe: str, models: tuple[str, ...]) -> Question:
     """Where among the tokens, from rare to frequent, a model gains on another."""
     return Trained(
         name=name,
@@ -169,7 +169,7 @@ def rare(name: str, claim: str, published: str, recipe: str) -> Question:
         ),
         settings={
             "minutes": Setting(models=("mlstm", "lstm"), options={**ONE_THREAD, "trainer.steps": "300"}),
-            "hours": Setting(models=MATRIX, seeds=3, options=ONE_THREAD),
+            "hours": Setting(models=models, seeds=3, options=ONE_THREAD),
         },
     )
 
@@ -467,12 +467,14 @@ QUESTIONS: dict[str, Question] = {
             "Matrix memory helps most where a token is rare: there the gain over an LSTM is largest.",
             "mLSTM's perplexity on rare tokens of WikiText-103 well below LSTM's",
             "stdlib",
+            MATRIX,
         ),
         rare(
             "rare_words",
             "The same on WikiText-2: the gain over an LSTM is largest in the rarest tenth.",
             "on WikiText-103",
             "wikitext2",
+            ("mlstm", "lstm"),
         ),
         Trained(
             name="language",
@@ -512,7 +514,7 @@ QUESTIONS: dict[str, Question] = {
             widths={"minutes": (32, 48, 64), "hours": (32, 48, 64, 96), "gpu": (128, 256, 384, 512)},
             settings={
                 "minutes": Setting(models=("mlstm", "transformer"), options={**BYTES, "trainer.steps": "200"}),
-                "hours": Setting(models=MATRIX, seeds=3, options=BYTES),
+                "hours": Setting(models=("mlstm", "transformer"), seeds=3, options=BYTES),
                 "gpu": Setting(
                     models=EVERY,
                     seeds=3,
