@@ -98,6 +98,13 @@ def test_names_times_and_words_are_all_used():
     assert FLIP in TASKS["event_stream"]().sample(2, 64, rng()).inputs
 
 
+def test_each_turn_comes_or_does_not():
+    task = TASKS["event_stream"](flips=2, train_length="64", report_lengths=())
+    turns = (task.sample(2000, 64, rng()).inputs == FLIP).sum(1)
+    shares = torch.bincount(turns, minlength=3) / 2000
+    assert shares.tolist() == pytest.approx([0.25, 0.5, 0.25], abs=0.05)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

@@ -143,7 +143,7 @@ def programs(name: str) -> RunConfig:
 
 
 def events(name: str) -> RunConfig:
-    """An mLSTM and an sLSTM block: to remember what was told, and to follow changes. Two minutes on one core.
+    """An mLSTM and an sLSTM block: to remember what was told, and to follow changes. Minutes on one core.
 
     A question names two events. With four heads both are looked up at once; with one a model stays for thousands of steps with
     what the time of one of them tells (docs/log.md).
@@ -154,7 +154,7 @@ def events(name: str) -> RunConfig:
         name=name,
         data=TASKS[name](),
         model=replace(base.model, pattern="xlstm[1:1]", num_heads=4),
-        trainer=replace(base.trainer, steps=1000),
+        trainer=replace(base.trainer, steps=1000 if name == "events" else 2000),
     )
 
 

@@ -28,7 +28,8 @@ class Events(GeneratedTask):
     num_events: events in a story.
     num_questions: questions about each story.
     revisions: further tellings, each of an event that chance picks.
-    flips: changes of the direction of time.
+    flips: changes of the direction of time, at most: each comes or does not, evenly. Were half of all questions turned around,
+        what was told would say nothing of an answer until turns are understood, and nothing would show the way there.
     num_names: names to choose from.
     num_times: times to choose from.
     num_words: meaningless words to choose from.
@@ -110,6 +111,7 @@ class Events(GeneratedTask):
             count[r] += 1
 
             r = row[kind == TURN]
+            r = r[torch.rand(len(r), generator=rng) < 0.5]
             inputs[r, start[r]] = FLIP
             flipped[r] ^= True
 
@@ -147,7 +149,7 @@ class EventStream(Events):
     As `events`, with questions throughout, revisions and flips: a question is about what holds when it is asked.
 
     revisions: further tellings, each of an event that chance picks.
-    flips: changes of the direction of time.
+    flips: changes of the direction of time, at most; each comes or does not, evenly.
     """
 
     name: ClassVar[str] = "event_stream"
