@@ -61,6 +61,13 @@ def simulated(task: str) -> Part:
     return Part(task, "dynamics", comparison(task, "slstm,lstm"), {}, "compare.md")
 
 
+def written(task: str, *options: str, models: str = "") -> Part:
+    """Texts that are written from texts. options: settings of the runs. models: those compared, if not all."""
+    words = ["--data", "{data}", "--tasks", task, *(["--models", models] if models else [])]
+    settings = ["--", *options] if options else []
+    return Part(task, "text", (*training("text_applications", *words), *settings), {"folder": task})
+
+
 PARTS = (
     forecasts(
         "ett",
@@ -98,14 +105,16 @@ PARTS = (
         training("classification", "--data", "sst2={sst2},rotten_tomatoes={rotten_tomatoes},imdb={imdb}"),
         {"sst2": "sst2", "rotten_tomatoes": "rotten_tomatoes", "imdb": "aclImdb"},
     ),
-    Part(
-        "translation",
-        "text",
-        training("text_applications", "--data", "{data}", "--tasks", "multi30k,scitldr"),
-        {"pairs": "multi30k", "summaries": "scitldr"},
-    ),
+    written("multi30k", "--trainer.steps=800"),
+    written("scitldr", models=TWINS),
     Part("speech", "speech", training("speech", "--data", "{recordings}"), {"recordings": "fsdd"}),
-    Part("program_evaluation", "code", comparison("program_evaluation", "xlstm[1:1],lstm,transformer"), {}, "compare.md"),
+    Part(
+        "program_evaluation",
+        "code",
+        comparison("program_evaluation", "xlstm[1:1],lstm,transformer", "--trainer.steps=5000"),
+        {},
+        "compare.md",
+    ),
 )
 APPLICATIONS = tuple(dict.fromkeys(part.application for part in PARTS))
 
