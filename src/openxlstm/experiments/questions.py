@@ -316,7 +316,12 @@ QUESTIONS: dict[str, Question] = {
                 "hours": Setting(
                     models=("xlstm[1:1]", "lstm", "transformer"),
                     seeds=3,
-                    options={**ONE_THREAD, "data.report_lengths": "256,1024,4096"},
+                    options={
+                        **ONE_THREAD,
+                        "data.train_length": "32-128",
+                        "data.report_lengths": "256,1024,4096",
+                        "trainer.steps": "800",
+                    },
                 ),
                 "gpu": Setting(
                     models=EVERY, seeds=3, lrs=(1e-3, 3e-3), options={"data.num_events": "8", "data.report_lengths": "4096"}
