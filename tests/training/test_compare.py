@@ -15,7 +15,7 @@ from openxlstm.files import held
 from openxlstm.training import compare as module
 from openxlstm.training.cells import Children, Order
 from openxlstm.training.compare import compare, write
-from openxlstm.training.record import cpu_name
+from openxlstm.training.record import cpu_name, in_lines
 
 SOURCE = Path(__file__).parents[2] / "src"
 
@@ -231,3 +231,8 @@ def test_mistakes_are_found_before_training(base, tmp_path):
     with pytest.raises(UserError, match="named twice"):
         compare(base, ["mlstm"], [1, 1], tmp_path / "cmp")
     assert not (tmp_path / "cmp").exists()
+
+
+def test_names_in_legends_are_narrow():
+    assert in_lines("xlstm[7:1]") == "xlstm[7:1]"
+    assert in_lines("mlstm{conv_width=0,dropout=0.1}").splitlines() == ["mlstm{conv_width=0,", "dropout=0.1}"]

@@ -20,7 +20,7 @@ from openxlstm.training import compare_task, compare_text
 from openxlstm.training.cells import Cell, Order, train_all
 from openxlstm.training.config import ModelSettings, RunConfig
 from openxlstm.training.options import override
-from openxlstm.training.record import canvas, write_json
+from openxlstm.training.record import canvas, in_lines, write_json
 
 
 @dataclass(frozen=True)
@@ -246,7 +246,7 @@ def draw_curves(axes: Any, models: Mapping[str, Sequence[Cell]], column: str, fi
         curves = [dict(zip(*cell.validations(column))) for cell in cells]
         steps = sorted(set.intersection(*(set(c) for c in curves)))
         values = [[c[step] for c in curves] for step in steps]
-        label = f"{model} ({statistics.mean(final(cell.report) for cell in cells):.3f})"
+        label = f"{in_lines(model)} ({statistics.mean(final(cell.report) for cell in cells):.3f})"
         axes.plot(steps, [statistics.mean(v) for v in values], color=f"C{place}", marker="o", markersize=3, label=label)
         if len(curves) > 1:
             axes.fill_between(steps, [min(v) for v in values], [max(v) for v in values], color=f"C{place}", alpha=0.15)

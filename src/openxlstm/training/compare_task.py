@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from openxlstm.training.compare_table import comparable, lines_of, with_spread
-from openxlstm.training.record import draw_scores
+from openxlstm.training.record import draw_scores, in_lines
 
 CURVE, CURVE_LABEL = "val_score", "validation score"
 """The column of metrics.csv that is drawn over steps."""
@@ -129,5 +129,5 @@ def draw_seeds(axes: Any, models: Mapping[str, Sequence[float]]) -> None:
     for place, scores in enumerate(models.values()):
         axes.plot([place] * len(scores), scores, "o", color=f"C{place}", alpha=0.6)
         axes.hlines(statistics.mean(scores), place - 0.25, place + 0.25, color=f"C{place}", linewidth=2.0)
-    axes.set_xticks(range(len(models)), list(models))
+    axes.set_xticks(range(len(models)), list(map(in_lines, models)))
     axes.set_xlim(-0.6, len(models) - 0.4)

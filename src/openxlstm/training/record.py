@@ -194,7 +194,7 @@ def draw_scores(
         places = [middle(part["lengths"]) for part in seeds[0]]
         columns = [[part["score"] for part in column] for column in zip(*seeds)]
         means = [sum(column) / len(column) for column in columns]
-        axes.plot(places, means, color=f"C{colour}", marker="o", markersize=4, label=name)
+        axes.plot(places, means, color=f"C{colour}", marker="o", markersize=4, label=in_lines(name))
         if len(seeds) > 1:
             axes.fill_between(places, list(map(min, columns)), list(map(max, columns)), color=f"C{colour}", alpha=0.15)
     some = next(iter(models.values()))[0]
@@ -207,6 +207,11 @@ def draw_scores(
     if max(places) > 8 * min(places):
         axes.set_xscale("log", base=2)
         axes.xaxis.set_major_formatter(lambda length, _: f"{length:g}")
+
+
+def in_lines(model: str) -> str:
+    """A model's name for a legend: with many settings one a line, so that it does not cover the curves."""
+    return model.replace(",", ",\n") if len(model) > 30 else model
 
 
 def middle(lengths: str) -> float:
