@@ -248,7 +248,7 @@ QUESTIONS: dict[str, Question] = {
         recall("recall_many", "Even 64 pairs fit into the matrices.", 256, 64, 3000, 64, ("mlstm", "lstm"), first=700),
         Capacity(
             name="recall_capacity",
-            claim="At equal bytes of state mLSTM recalls more than an LSTM, and more state holds more.",
+            claim="Of equal size, mLSTM has a hundred times the state of an LSTM and recalls more; more state holds more.",
             published="Zoology, recall over memory: with a state of 65,536 Gated DeltaNet 0.99, GLA 0.95, Mamba-2 0.83",
             recipe="mqar",
             checks=(
