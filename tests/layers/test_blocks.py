@@ -142,8 +142,10 @@ def test_low_precision(name: str, dtype: torch.dtype) -> None:
         cast, cast_state = block(x)
         first, carried = block(x[:, :4])
         second, _ = block(x[:, 4:], carried)
+        narrow, _ = block(x.to(dtype))  # what comes out of a linear layer
     assert relative_error(cast, truth) < limit
     assert relative_error(torch.cat([first, second], 1), truth) < limit
+    assert relative_error(narrow, truth) < limit
     cast.float().square().sum().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in block.parameters())
     for s in (state, cast_state):

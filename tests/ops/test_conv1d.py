@@ -52,6 +52,13 @@ def test_gradients_by_finite_differences() -> None:
         assert torch.autograd.gradcheck(lambda *a, o=options: causal_conv1d(*a, **o), (x, weight, bias, state))
 
 
+def test_second_derivatives_are_refused() -> None:
+    x, weight = (torch.randn(s, dtype=torch.float64, requires_grad=True) for s in ((2, 6, 3), (3, 4)))
+    (first,) = torch.autograd.grad(causal_conv1d(x, weight, None)[0].square().sum(), weight, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        first.sum().backward()
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

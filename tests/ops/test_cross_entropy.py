@@ -49,6 +49,14 @@ def test_gradients_by_finite_differences(cap: float | None) -> None:
     )
 
 
+def test_second_derivatives_are_refused() -> None:
+    hidden, weight, targets, _ = inputs()
+    leaves = [x.requires_grad_() for x in (hidden, weight)]
+    (first,) = torch.autograd.grad(linear_cross_entropy(*leaves, targets).square().sum(), leaves[:1], create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        first.sum().backward()
+
+
 @pytest.mark.parametrize("mode", ["float32", "bfloat16", "autocast"])
 def test_low_precision_is_no_worse_than_all_at_once(mode: str) -> None:
     dtype = torch.bfloat16 if mode == "bfloat16" else torch.float32

@@ -114,7 +114,8 @@ def test_lstm_steps(use: Masks) -> None:
     T, H, B, D = 5, 2, 2, 3
     pre = randn(T, H, 4 * D, 3).transpose(2, 3)[:, :, :B]  # not contiguous
     R, h0, c0 = randn(H, D, 4 * D), randn(H, B, D), randn(H, B, D)
-    keep, valid = ((torch.rand(T, 1, B, 1) < 0.7).double() if flag else None for flag in (use.reset, use.mask))
+    keep = torch.rand(T, 1, B, 1) < 0.7 if use.reset else None
+    valid = (torch.rand(T, 1, B, 1) < 0.7).double() if use.mask else None
     check_gradients(OPS.lstm_steps.default, pre, R, h0, c0, keep, valid)
     h_in, h, _, c_in, acts = OPS.lstm_steps(pre, R, h0, c0, keep, valid)
     check(OPS.lstm_steps_backward.default, torch.ones_like(h), None, h_in, c_in, acts, R, keep, valid)

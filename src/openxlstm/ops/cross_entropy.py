@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 LOGITS_AT_ONCE = 2**21
 """Numbers of a chunk of logits, 8 MiB in float32: small enough to stay in a CPU's cache between the passes over it, and large
@@ -60,6 +61,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         return torch.where(scored, nats, 0.0)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, dnats: Tensor) -> tuple[Tensor | None, ...]:
         hidden, weight, wanted, scored, log_total = ctx.saved_tensors
         soft_cap, chunk, dtype = ctx.options

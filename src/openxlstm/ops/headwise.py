@@ -33,5 +33,5 @@ def merge_blocks(weight: Tensor) -> Tensor:
     if g == 1:
         return weight
     eye = torch.eye(g, dtype=weight.dtype, device=weight.device)
-    merged = weight.view(N // g, g, rows, 1, columns) * eye[:, None, :, None]  # [N / g, g, out, g, in]
-    return merged.view(N // g, g * rows, g * columns)
+    merged = weight.reshape(N // g, g, rows, 1, columns) * eye[:, None, :, None]  # [N / g, g, out, g, in]
+    return merged.reshape(N // g, g * rows, g * columns)

@@ -17,6 +17,10 @@ and so far below any log gate that exp(EMPTY_M - m) is exactly 0. It removes the
 MASKED_LOG_GATE = -4e30
 """Log input gate of a padded step: below EMPTY_M, so that even into an empty state nothing is written."""
 
+CLOSED_FORGET_GATE = -1e5
+"""A forget gate's pre-activation below which nothing lies: exp of it is 0 in every precision, and sums of it over a chunk keep
+their digits, which those of -inf do not."""
+
 GATE_KINDS = ("exp", "sigmoid")
 
 
@@ -44,6 +48,11 @@ def inverse_scale(m: Tensor) -> Tensor:
 def soft_cap(x: Tensor, cap: float | None) -> Tensor:
     """cap * tanh(x / cap): the identity near zero, never beyond +-cap. `None` leaves x as it is."""
     return x if cap is None else cap * torch.tanh(x / cap)
+
+
+def at_least(x: Tensor, low: float) -> Tensor:
+    """max(x, low), or the lowest finite number of x's dtype where that has none as low."""
+    return x.clamp(min=max(low, torch.finfo(x.dtype).min))
 
 
 def clear_padding(x: Tensor, mask: Tensor | None) -> Tensor:

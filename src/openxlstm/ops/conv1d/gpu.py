@@ -41,7 +41,7 @@ def scan(
 
 def _apply(x: Tensor, weight: Tensor, bias: Tensor | None, state: Tensor, reach: Tensor | None, *, silu: bool) -> Tensor:
     taps = weight.float().T.contiguous()  # [W, D]
-    return _run(x, taps, None if bias is None else bias.float(), state, reach, silu)
+    return _run(x, taps, None if bias is None else bias.float().contiguous(), state, reach, silu)
 
 
 @torch.library.custom_op("openxlstm::conv1d_triton", mutates_args=())

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from openxlstm.ops.numerics import accumulation_dtype, clear_padding
 
@@ -104,6 +105,7 @@ class Taps(torch.autograd.Function):
         return y.to(x.dtype)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, dy_out: Tensor) -> tuple[Tensor | None, ...]:
         x, w, state, reach = ctx.saved_tensors
         weight_dtype, bias_dtype = ctx.dtypes

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from openxlstm.ops.backend import Backend, choose
@@ -102,7 +103,9 @@ def lstm_layer(
 
 def _after_projection(scan: Backend) -> Backend:
     def run(x: Tensor, W: Tensor, *args: Any, **options: Any) -> tuple[Tensor, LSTMState]:
-        return scan.run(head_gates(x, W), *args, **options)
+        both = torch.promote_types(x.dtype, W.dtype)  # under autocast x may be of lower precision than the weights
+        h, last = scan.run(head_gates(x.to(both), W.to(both)), *args, **options)
+        return h.to(x.dtype), last
 
     return Backend(scan.name, run)
 

@@ -22,7 +22,7 @@ def scan(
     B, T, _, H, D = gates.shape
     dtype = accumulation_dtype(gates, R, b, state.c)
     pre = (gates.to(dtype) + b.to(dtype)).permute(1, 3, 0, 2, 4).reshape(T, H, B, 4 * D)
-    keep = _per_step(reset.logical_not() if reset is not None else None, dtype)
+    keep = _per_step(reset.logical_not() if reset is not None else None, torch.bool)
     valid = _per_step(mask, dtype)
     h0, c0 = (x.to(dtype).transpose(0, 1).contiguous() for x in state)  # [H, B, D]
     _, h, c, *_ = _run(pre, R.to(dtype).reshape(H, D, 4 * D), h0, c0, keep, valid)
@@ -30,11 +30,16 @@ def scan(
     y = y.permute(2, 0, 1, 3)  # [B, T, H, D]
     if T == 0:
         return y.to(gates.dtype), state
-    return y.to(gates.dtype), LSTMState(h[-1].transpose(0, 1), c[-1].transpose(0, 1))
+    return y.to(gates.dtype), LSTMState(_own_rows(h[-1]), _own_rows(c[-1]))
+
+
+def _own_rows(x: Tensor) -> Tensor:
+    """[H, B, D] -> [B, H, D] in memory of its own: a view would keep those of all steps alive as long as the state is."""
+    return x.transpose(0, 1).clone(memory_format=torch.contiguous_format)
 
 
 def _per_step(where: Tensor | None, dtype: torch.dtype) -> Tensor | None:
-    """[B, T] bool as factors [T, 1, B, 1]."""
+    """[B, T] bool as [T, 1, B, 1]."""
     return None if where is None else where.T[:, None, :, None].to(dtype).contiguous()
 
 
@@ -42,7 +47,8 @@ def _per_step(where: Tensor | None, dtype: torch.dtype) -> Tensor | None:
 def lstm_steps(
     pre: Tensor, R: Tensor, h0: Tensor, c0: Tensor, keep: Tensor | None, valid: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """pre [T, H, B, 4D], R [H, D, 4D], h0, c0 [H, B, D], keep (0 at a reset) and valid (0 at padding) [T, 1, B, 1].
+    """pre [T, H, B, 4D], R [H, D, 4D], h0, c0 [H, B, D], keep (false at a reset; whatever was there, NaN too, is gone) and
+    valid (0 at padding) [T, 1, B, 1].
 
     Returns for every step the memory it started from, after a reset (h_in), the state it left (h, c), the memory cell
     it started from (c_in), and the activated gates (acts [T, H, B, 4D]).
@@ -55,7 +61,7 @@ def lstm_steps(
     h, c = h0, c0
     for t in range(T):
         if keep is not None:
-            h, c = h * keep[t], c * keep[t]
+            h, c = torch.where(keep[t], h, 0.0), torch.where(keep[t], c, 0.0)
         h_in[t], c_in[t] = h, c
         act = torch.baddbmm(pre[t], h, R, out=acts[t])
         z = act[..., 2 * D : 3 * D].tanh()
@@ -131,7 +137,7 @@ def lstm_steps_backward(
         if skip_h is not None and skip_c is not None:
             dh, dc = dh + skip_h, dc + skip_c
         if keep is not None:
-            dh, dc = dh * keep[t], dc * keep[t]
+            dh, dc = torch.where(keep[t], dh, 0.0), torch.where(keep[t], dc, 0.0)
     dpre = dpre.view(T, H, B, 4 * D)
     dR = torch.bmm(h_in.permute(1, 3, 0, 2).reshape(H, D, T * B), dpre.transpose(0, 1).reshape(H, T * B, 4 * D))
     return dpre, dR, dh.contiguous(), dc.contiguous()

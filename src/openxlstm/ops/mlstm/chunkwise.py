@@ -31,6 +31,7 @@ from openxlstm.ops.numerics import (
 )
 from openxlstm.ops.operator import differentiable, needs_gradient
 from openxlstm.ops.state import MLSTMState
+from openxlstm.ops.state import reset as reset_state
 
 CHUNK_SIZE = 64  # fastest of 32, 48, 64 and 128 on a CPU (docs/log.md)
 CPU_GROUP_MATRICES = 64  # matrices [L, K] handled at once on a CPU: about 1 MB an operand, so a group stays in cache
@@ -63,6 +64,8 @@ def scan(
     if mask is not None:  # a padded step writes nothing and forgets nothing
         log_i = log_i.masked_fill(~mask[..., None], MASKED_LOG_GATE)
         log_f = log_f.masked_fill(~mask[..., None], 0.0)
+    if reset is not None:  # a product with 0 would leave NaN there
+        state = reset_state(state, reset[:, 0])
     C, n, m = state.C.to(dtype), state.n.to(dtype), state.m.detach()
     length = min(chunk_size or CHUNK_SIZE, T)
     save = needs_gradient(q, k, v, log_i, log_f, C, n)

@@ -9,7 +9,14 @@ from openxlstm.ops import native
 from openxlstm.ops.backend import Backend, choose
 from openxlstm.ops.checks import check_gate, check_same_device, check_shape, check_time_mask
 from openxlstm.ops.mlstm import chunkwise, cpu, gpu, reference
-from openxlstm.ops.numerics import accumulation_dtype, clear_padding, full_precision
+from openxlstm.ops.numerics import (
+    CLOSED_FORGET_GATE,
+    MASKED_LOG_GATE,
+    accumulation_dtype,
+    at_least,
+    clear_padding,
+    full_precision,
+)
 from openxlstm.ops.state import MLSTMState, empty_mlstm_state
 
 REFERENCE = Backend("reference", reference.scan)
@@ -39,7 +46,7 @@ def mlstm_scan(
     """mLSTM over a sequence: T steps of `mlstm.reference`, computed in parallel inside chunks.
 
     q, k: [B, T, H, K] queries (scaled by K**-0.5 inside) and keys. v: [B, T, H, V] values. Any T from 0 up, any strides.
-    i_pre, f_pre: [B, T, H] gate pre-activations; the forget gate is a sigmoid, the input gate `input_gate`.
+    i_pre, f_pre: [B, T, H] gate pre-activations; the forget gate is a sigmoid, the input gate `input_gate`. -inf shuts a gate.
     state: where to start; None is the empty state. It is not modified, and gradients flow into its C and n.
     reset: [B, T] bool, empty the state before this step. mask: [B, T] bool, False = padding: the state passes and h is 0.
     normalize: divide by max(|n q|, 1); without it h = C q (TFLA's mLSTMsig, together with input_gate="sigmoid").
@@ -73,6 +80,8 @@ def mlstm_scan(
         check_shape("state.m", state.m, (B, H))
     check_same_device(q=q, k=k, v=v, i_pre=i_pre, f_pre=f_pre, reset=reset, mask=mask, **state._asdict())
     q, k, v, i_pre, f_pre = (clear_padding(x, mask) for x in (q, k, v, i_pre, f_pre))
+    # Gates that are shut, -inf too, as finite numbers: the difference of two infinities would be NaN.
+    i_pre, f_pre = at_least(i_pre, MASKED_LOG_GATE), at_least(f_pre, CLOSED_FORGET_GATE)
     args = (q, k, v, i_pre, f_pre, state)
     options: dict[str, Any] = dict(
         reset=reset, mask=mask, input_gate=input_gate, normalize=normalize, eps=eps, chunk_size=chunk_size

@@ -36,6 +36,7 @@ def slstm_scan(
     gates: [B, T, 4, H, D], W x in the order i f z o. Any T from 0 up, any strides.
     R: [H, D, 4, D] recurrent weights (head, from, gate, to), block-diagonal over heads. b: [4, H, D] bias.
     state: where to start; None is the empty state. It is not modified, and gradients flow into its h, c and n.
+        One made by hand needs n > 0 or m = EMPTY_M, as every state has that was ever left: c / n is what it says.
     reset: [B, T] bool, empty the state before this step. mask: [B, T] bool, False = padding: the state passes and h is 0.
     forget_gate: "sigmoid" (as the published code) or "exp". backend: "auto", or a name out of BACKENDS.
 

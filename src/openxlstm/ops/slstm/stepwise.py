@@ -72,7 +72,7 @@ def slstm_steps(
     z1 = R.new_ones(T, 2, H, B, D)  # tanh(z_pre), and the 1 that n gets in its place
     o = R.new_empty(T, H, B, D)
     cn[0, 0], cn[0, 1], m = _rows(c0), _rows(n0), _rows(m0)
-    carry, pad = _by_step(None if reset is None else ~reset, R.dtype), _by_step(mask, torch.bool)
+    carry, pad = _by_step(None if reset is None else ~reset, torch.bool), _by_step(mask, torch.bool)
     # Slices are taken once, ahead of the loop: indexing costs as much as a small kernel.
     pre_steps, pre_gates = pre.view(T, H, B, 4 * D).unbind(), [pre[:, :, :, g].unbind() for g in range(4)]
     h_steps = (_rows(h0), *hs.unbind())  # h before step t
@@ -81,9 +81,10 @@ def slstm_steps(
     z1_steps, z_steps, o_steps = z1.unbind(), z1[:, 0].unbind(), o.unbind()
     for t in range(T):
         h, memory = h_steps[t], cn_steps[t]
-        if carry is not None:  # f becomes exp(EMPTY_M - m) = 0, which empties c and n
-            h = h * carry[t]
-            m = torch.where(carry[t] > 0, m, EMPTY_M)
+        if carry is not None:  # whatever was there, NaN too, is gone
+            h = torch.where(carry[t], h, 0.0)
+            memory = torch.where(carry[t], memory, 0.0)
+            m = torch.where(carry[t], m, EMPTY_M)
         pre_steps[t].baddbmm_(h, R2)
         i_pre, f_pre, z_pre, o_pre = (gate[t] for gate in pre_gates)
         m_f = F.logsigmoid(f_pre).add_(m) if sigmoid_forget else f_pre + m
@@ -96,7 +97,6 @@ def slstm_steps(
         torch.mul(memory, f_steps[t], out=cn_steps[t + 1]).addcmul_(z1_steps[t], i_steps[t])
         torch.div(c_steps[t + 1], n_steps[t + 1], out=h_steps[t + 1]).mul_(o_steps[t])
         if pad is not None:
-            memory = memory if carry is None else memory * carry[t]
             h_steps[t + 1].copy_(torch.where(pad[t], h_steps[t + 1], h))
             cn_steps[t + 1].copy_(torch.where(pad[t], cn_steps[t + 1], memory))
             m_new = torch.where(pad[t], m_new, m)
@@ -153,17 +153,18 @@ def slstm_steps_backward(
     i, f, z, c = i_f[:, 0], i_f[:, 1], z1[:, 0], cn[1:, 0]
     inverse_n = cn[1:, 1].reciprocal()
     slope_f = f * torch.sigmoid(-pre[:, :, :, 1]) if sigmoid_forget else f
-    carry, valid = _by_step(None if reset is None else ~reset, o.dtype), _by_step(mask, o.dtype)
+    carry, valid = _by_step(None if reset is None else ~reset, torch.bool), _by_step(mask, o.dtype)
     if valid is not None:  # a padded step hands on what it got; its own gates have no effect
         i, slope_f, inverse_n = i * valid, slope_f * valid, inverse_n.masked_fill(valid == 0, 0.0)
-        f = torch.where(valid > 0, f, torch.ones(()).to(f) if carry is None else carry)
+        f = torch.where(valid > 0, f, 1.0)
     # With dc and dn the cotangents of c_t and n_t, and dh that of h_t:
     #   dc += dh A_0,  dn += dh A_1;  d(i, f, z)_pre = dc P + dn Q,  d o_pre = dh S;  dc_{t-1} = dc f,  dn_{t-1} = dn f.
     ratio = c * inverse_n
     S = o * (1 - o) * ratio
     A = torch.stack([o * inverse_n, -o * ratio * inverse_n], 1)  # [T, 2, H, B, D]
-    P = torch.stack([i * z, cn[:-1, 0] * slope_f, i * (1 - z * z)], 3)  # [T, H, B, 3, D]
-    Q = torch.stack([i, cn[:-1, 1] * slope_f], 3)  # [T, H, B, 2, D]
+    before = cn[:-1] if carry is None else torch.where(carry[:, None], cn[:-1], 0.0)  # [T, 2, H, B, D]
+    P = torch.stack([i * z, before[:, 0] * slope_f, i * (1 - z * z)], 3)  # [T, H, B, 3, D]
+    Q = torch.stack([i, before[:, 1] * slope_f], 3)  # [T, H, B, 2, D]
     d_pre = torch.empty_like(pre)
     dh_steps = torch.zeros_like(o) if dhs is None else dhs.contiguous()
     zeros = torch.zeros_like(o[0])
@@ -183,12 +184,13 @@ def slstm_steps_backward(
         torch.mul(S_[t], dh, out=d_o[t])
         dcn.mul_(f_[t])
         through = torch.bmm(d_steps[t], RT) if valid is None else torch.baddbmm(dh * (1 - valid[t]), d_steps[t], RT)
-        if carry is not None:
-            through = through * carry[t]
+        if carry is not None:  # nothing passes a reset, NaN neither
+            through = torch.where(carry[t], through, 0.0)
+            dcn.copy_(torch.where(carry[t], dcn, 0.0))
         dh = through + dh_[t - 1] if t else through
     h_in = torch.cat([_rows(h0)[None], hs[:-1]])
     if carry is not None:
-        h_in = h_in * carry
+        h_in = torch.where(carry, h_in, 0.0)
     dR = torch.bmm(h_in.permute(1, 3, 0, 2).reshape(H, D, T * B), d_pre.transpose(0, 1).reshape(H, T * B, 4 * D))
     d_gates, db = d_pre.permute(2, 0, 3, 1, 4), d_pre.sum((0, 2)).transpose(0, 1)
     dh0, dc0, dn0 = (_own_rows(x) for x in (dh, *dcn))
