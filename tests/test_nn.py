@@ -141,6 +141,8 @@ def test_pattern_and_options() -> None:
     assert rnn.pattern == ("mlstm", "slstm", "mlstm")
     assert rnn.layers[1][0].block.conv is None
     assert "pattern=mlstm,slstm,mlstm" in repr(rnn)
+    with pytest.raises(ValueError, match="block_options name slstmm, and the layers are mlstm, slstm"):
+        XLSTM(3, 8, 2, pattern="mlstm,slstm", block_options={"slstmm": {"conv_width": 0}})
     attention = build(XLSTM, 3, 8, 2, pattern=("attention", "mlstm_large"), batch_first=True)
     x = torch.randn(2, 6, 3).double()
     first, state = attention(x[:, :4])

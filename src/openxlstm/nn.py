@@ -362,6 +362,9 @@ class XLSTM(_Recurrent):
             raise ValueError(f"pattern must name blocks out of {', '.join(BLOCKS)}, got {', '.join(unknown) or 'nothing'}")
         self.pattern = tuple(names[layer % len(names)] for layer in range(num_layers))
         self.norm_eps, self.block_options = norm_eps, dict(block_options or {})
+        strangers = [name for name in self.block_options if name not in self.pattern]
+        if strangers:
+            raise ValueError(f"block_options name {', '.join(strangers)}, and the layers are {', '.join(self.pattern)}")
         self._build()
 
     def _cell(self, input_size: int, layer: int) -> nn.Module:

@@ -1,6 +1,8 @@
 """The doctor must find what is broken, not only report what is well."""
 
+import errno
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -95,3 +97,11 @@ def test_a_folder_that_cannot_be_written(tmp_path):
     assert doctor.write_problem(tmp_path / "not" / "yet" / "there") is None
     (tmp_path / "file").write_text("x")
     assert doctor.write_problem(tmp_path / "file") is not None
+
+
+def test_a_folder_that_cannot_be_looked_into(tmp_path, monkeypatch):
+    def exists(path):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "exists", exists)
+    assert doctor.write_problem(tmp_path / "locked" / "cache") == "Permission denied"

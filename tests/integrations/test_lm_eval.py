@@ -112,12 +112,24 @@ def test_the_command_prints_a_table(files, loaded, capsys):
         ('{"context": "a"}', "line 1: expected the keys"),
         ('{"context": "a", "continuation": "b"}\nnot json', "line 2: not JSON"),
         ('{"query": "a", "choices": ["b"], "gold": 1}', "line 1: gold is 1, and there are 1"),
+        ('{"query": "a", "choices": ["b"], "gold": "0"}', 'line 1: gold is "0", and there are 1'),
+        ('{"query": "a", "choices": ["b"], "gold": 0.0}', "line 1: gold is 0.0, and there are 1"),
+        ('{"query": "a", "choices": 3, "gold": 0}', "line 1: choices must be a list of texts, got 3"),
         ("", "no samples"),
     ],
 )
 def test_a_malformed_file_is_named_with_its_line(tmp_path, content, message):
     (tmp_path / "t.jsonl").write_text(content)
     with pytest.raises(UserError, match=message):
+        check_file(tmp_path / "t.jsonl")
+
+
+def test_lines_end_where_json_lets_them(tmp_path):
+    sample = {"context": "one\u2028two\x85", "continuation": "three"}
+    (tmp_path / "t.jsonl").write_text(json.dumps(sample, ensure_ascii=False) + "\n\n", encoding="utf-8")
+    assert check_file(tmp_path / "t.jsonl") == "lambada_openai"
+    (tmp_path / "t.jsonl").write_bytes(b'{"context": "caf\xe9"}')
+    with pytest.raises(UserError, match="line 1: not JSON in UTF-8"):
         check_file(tmp_path / "t.jsonl")
 
 

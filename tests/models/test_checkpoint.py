@@ -389,6 +389,14 @@ def test_convert(large: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert load_file(tmp_path / "b" / "model.safetensors")["lm_head.weight"].dtype == torch.bfloat16
 
 
+def test_convert_leaves_no_tokenizer_of_another_model(large: Path, tmp_path: Path) -> None:
+    (large / "tokenizer.json").write_text("{}")
+    assert main(["convert", str(large), str(tmp_path / "a")]) == 0
+    (large / "tokenizer.json").unlink()
+    assert main(["convert", str(large), str(tmp_path / "a"), "--overwrite"]) == 0
+    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == ["config.json", "model.safetensors"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

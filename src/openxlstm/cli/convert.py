@@ -1,13 +1,13 @@
 """`openxlstm convert SRC DST`: read a checkpoint of any known format and write ours, or transformers'."""
 
 import json
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from openxlstm.cli.arguments import VerbParser, say
 from openxlstm.errors import UserError
+from openxlstm.files import write_atomic
 
 COMPANIONS = (
     "tokenizer.json", "vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json", "generation_config.json"
@@ -77,13 +77,16 @@ def convert(
     found = detect(folder)
     say(f"reading {folder} ({found})")
     model = load_checkpoint(folder, dtype=getattr(torch, dtype) if dtype else None)
+    companions = {name: (folder / name).read_bytes() for name in COMPANIONS if (folder / name).is_file()}
     if to == "huggingface":
         write_huggingface(model, target, token_ids=_token_ids(folder))
     else:
         model.save_pretrained(target)
     for name in COMPANIONS:
-        if (folder / name).is_file():
-            shutil.copyfile(folder / name, target / name)
+        if name in companions:
+            write_atomic(target / name, companions[name])
+        elif overwrite:  # that of the model that was here before
+            (target / name).unlink(missing_ok=True)
     return {"source": str(folder), "from": found, "target": str(target), "to": to, "parameters": model.num_parameters()}
 
 

@@ -278,9 +278,9 @@ def folders() -> list[dict[str, Any]]:
 
 def write_problem(folder: Path) -> str | None:
     """Why nothing can be written below `folder` (or, while it does not exist, where it would be made), or None."""
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
     try:
+        while not folder.exists() and folder != folder.parent:  # which raises below a folder that may not be read
+            folder = folder.parent
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(b"x" * 4096)
             file.flush()

@@ -170,16 +170,22 @@ def check_file(path: Path) -> str:
         have = sorted(one.stem for one in path.parent.glob("*.jsonl"))
         raise UserError(f"{path}: no such file" + (f"; that folder has the tasks {', '.join(have)}" if have else ""))
     kinds = set()
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(path.read_bytes().split(b"\n"), 1):  # str.splitlines would cut inside JSON's strings
+        if not line.strip():
+            continue
         try:
-            sample = json.loads(line)
+            sample = json.loads(line.decode("utf-8"))
         except ValueError as error:
-            raise UserError(f"{path}, line {number}: not JSON: {error}") from None
+            raise UserError(f"{path}, line {number}: not JSON in UTF-8: {error}") from None
         kind = next((kind for keys, kind in KEYS.items() if isinstance(sample, dict) and set(keys) <= set(sample)), None)
         if kind is None:
             raise UserError(f"{path}, line {number}: expected the keys {' or '.join(', '.join(keys) for keys in KEYS)}")
-        if kind == "multiple_choice" and not 0 <= sample["gold"] < len(sample["choices"]):
-            raise UserError(f"{path}, line {number}: gold is {sample['gold']}, and there are {len(sample['choices'])} choices")
+        if kind == "multiple_choice":
+            gold, choices = sample["gold"], sample["choices"]
+            if not isinstance(choices, list) or not all(isinstance(choice, str) for choice in choices):
+                raise UserError(f"{path}, line {number}: choices must be a list of texts, got {json.dumps(choices)}")
+            if type(gold) is not int or not 0 <= gold < len(choices):
+                raise UserError(f"{path}, line {number}: gold is {json.dumps(gold)}, and there are {len(choices)} choices")
         kinds.add(kind)
     if len(kinds) != 1:
         raise UserError(f"{path}: " + ("lines of both kinds of task in one file" if kinds else "no samples"))
