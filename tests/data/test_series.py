@@ -134,6 +134,10 @@ def test_trading_days(file):
         (["2023-11-01", "2023-12-01", "2024-01-01"], ["2024-02-01", "2024-03-01"]),
         (["2023-11-30", "2023-12-31", "2024-01-31"], ["2024-02-29", "2024-03-31"]),
         (["2023-07-01", "2023-10-01", "2024-01-01"], ["2024-04-01", "2024-07-01"]),
+        (["2022-12-28", "2023-01-28", "2023-02-28"], ["2023-03-28", "2023-04-28"]),
+        (["2023-04-30", "2023-05-30", "2023-06-30"], ["2023-07-30", "2023-08-30"]),
+        (["2022-12-30", "2023-01-30", "2023-02-28"], ["2023-03-30", "2023-04-30"]),
+        (["2023-12-29", "2024-01-29", "2024-02-29"], ["2024-03-29", "2024-04-29"]),
     ],
 )
 def test_months(file, days, then):
@@ -141,6 +145,14 @@ def test_months(file, days, then):
     assert panel.step.months
     assert np.datetime_as_string(panel.step.after(panel.series[0].times[-1], 2), "D").tolist() == then
     assert np.datetime_as_string(panel.step.before(panel.series[0].times[-1], 3), "D").tolist() == days
+
+
+def test_days_of_months_that_are_mixed_are_refused(file):
+    text = "".join(f"a,2024-0{month}-01,1\n" for month in (1, 2, 3)) + "b,2024-01-31,1\nb,2024-02-29,1\nb,2024-03-31,1\n"
+    with pytest.raises(UserError, match="'b' has a row every 1 month on its last day, others every 1 month"):
+        read_series(file("unique_id,ds,y\n" + text))
+    several = text.replace("-31,", "-15,").replace("-29,", "-15,")
+    assert read_series(file("unique_id,ds,y\n" + several)).step == Step(1, months=True)
 
 
 def test_seasons():

@@ -9,8 +9,10 @@ import pandas as pd
 import pytest
 import torch
 
+from openxlstm.data.series import Step
 from openxlstm.errors import UserError
 from openxlstm.forecasting import Forecaster, ForecasterSettings
+from openxlstm.forecasting.files import step_of, step_to_json
 from openxlstm.ops.state import leaves
 
 from .conftest import make, make_frame, rows, stir
@@ -154,6 +156,16 @@ def test_damaged_folders(frame: pd.DataFrame, tmp_path: Path) -> None:
     (tmp_path / "streams.safetensors").write_bytes(b"short")
     with pytest.raises(UserError, match=r"streams\.safetensors: cannot read it"):
         Forecaster.load(tmp_path)
+
+
+def test_steps_of_months_in_files() -> None:
+    """Folders from before `Step.day` go by the last row, as they did."""
+    for day, last, old in ((0, "2023-02-27", 0), (31, "2023-02-28", 31), (30, "2023-02-28", 31), (0, "2023-02-28", 31)):
+        written = step_to_json(Step(1, months=True, day=day))
+        assert step_of(written, [last]).day == day
+        del written["day"]
+        assert step_of(written, [last, "2023-04-30"]).day == old
+    assert step_of(step_to_json(Step(3)), [7]) == Step(3)
 
 
 def test_rows_that_do_not_follow(frame: pd.DataFrame) -> None:

@@ -29,12 +29,14 @@ class Step:
     """From one row of a series to the next.
 
     size: a duration, a whole number (integer times), or a number of months. weekdays: rows fall on Monday to Friday alone, so
-    that the day after a Friday is a Monday. Holidays are not known to it.
+    that the day after a Friday is a Monday. Holidays are not known to it. day: of months, the day from 29 to 31 that all rows
+    fall on, or the last of months that are shorter (31: the last of all); 0 is the day of the row before.
     """
 
     size: Any
     months: bool = False
     weekdays: bool = False
+    day: int = 0
 
     @property
     def season(self) -> int:
@@ -61,13 +63,10 @@ class Step:
         """The times that are so many steps from `start`."""
         if self.months:
             month = start.astype("datetime64[M]")
-            last_day = start >= (month + 1).astype("datetime64[ns]") - DAY
             months = month + steps * int(self.size)
-            # the last day of a month is followed by the last of the next; 30 January by 28 February
-            day = np.where(last_day, 31 * DAY, start - month)
-            return np.minimum(months + day, (months + 1) - DAY + (start - start.astype("datetime64[D]"))).astype(
-                "datetime64[ns]"
-            )
+            hour = start - start.astype("datetime64[D]")
+            day = (self.day - 1) * DAY + hour if self.day else start - month
+            return np.minimum(months + day, (months + 1) - DAY + hour).astype("datetime64[ns]")
         if self.weekdays:
             day = start.astype("datetime64[D]")
             return np.busday_offset(day, steps, roll="backward").astype("datetime64[ns]") + (start - day)
@@ -75,7 +74,8 @@ class Step:
 
     def __str__(self) -> str:
         if self.months:
-            return f"{self.size} months" if self.size != 1 else "1 month"
+            on = {0: "", 31: " on its last day"}.get(self.day, f" on day {self.day}")
+            return (f"{self.size} months" if self.size != 1 else "1 month") + on
         if not isinstance(self.size, np.timedelta64):
             return str(self.size)
         seconds = self.size / np.timedelta64(1, "s")
@@ -326,7 +326,7 @@ def find_step(table: Table, times: NDArray[Any], where: NDArray[np.int64], steps
     sizes, counts = np.unique(gaps, return_counts=True)
     size = sizes[counts.argmax()]
     if times.dtype.kind == "M" and (months := whole_months(times)) is not None:
-        return Step(months, months=True)
+        return Step(months[0], months=True, day=months[1])
     if steps == "rows":
         weekdays = times.dtype.kind == "M" and size == DAY and bool(np.is_busday(times.astype("datetime64[D]")).all())
         return Step(size, weekdays=weekdays)
@@ -340,13 +340,21 @@ def find_step(table: Table, times: NDArray[Any], where: NDArray[np.int64], steps
     return Step(size)
 
 
-def whole_months(times: NDArray[Any]) -> int | None:
-    """The number of months between rows, where it is always the same and the day is too, or always the month's last."""
+def whole_months(times: NDArray[Any]) -> tuple[int, int] | None:
+    """The number of months between rows, and `Step.day`, where the number is always the same and rows fall on the last day of
+    every month, or on the same day, or the last of months that are too short for it."""
     month = times.astype("datetime64[M]")
     apart = np.unique(np.diff(month.astype(np.int64)))
-    days, last = times - month, times >= (month + 1).astype("datetime64[ns]") - DAY
-    regular = apart.size == 1 and apart[0] > 0 and (np.unique(days).size == 1 or bool(last.all()))
-    return int(apart[0]) if regular else None
+    if apart.size != 1 or apart[0] <= 0:
+        return None
+    date = times.astype("datetime64[D]")
+    days, lengths = ((x - month.astype("datetime64[D]")).astype(np.int64) for x in (date + 1, (month + 1).astype(date.dtype)))
+    if (days == lengths).all():
+        return int(apart[0]), 31
+    day = int(days.max())
+    if (days != np.minimum(day, lengths)).any() or np.unique(times - date).size > 1:
+        return None
+    return int(apart[0]), day if day > 28 else 0
 
 
 def spell(time: Any) -> str:

@@ -71,7 +71,7 @@ def load(folder: Path, device: str | None) -> "AnomalyDetector":
             surprise=Surprise(**about["surprise"]),
             rows=about["rows"],
             last=last,
-            step=None if about["step"] is None else step_of(about["step"]),
+            step=None if about["step"] is None else step_of(about["step"], [last]),
         )
     except (KeyError, TypeError, StopIteration, RuntimeError) as error:
         raise UserError(f"{folder}: damaged, {one_line(error)} is missing or of the wrong kind") from None

@@ -1,6 +1,7 @@
 """A Forecaster in a folder: forecaster.json, model/ (config.json + model.safetensors), streams.safetensors."""
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,7 +67,7 @@ def load(folder: Path, device: str | None) -> "Forecaster":
         found = Forecaster(settings)
         kind = LinearModel if settings.pattern in KINDS else ForecastModel
         found.model = kind.from_pretrained(folder / "model", device=settings.device)
-        found.step = step_of(about["step"])
+        found.step = step_of(about["step"], [one["last"] for one in about["streams"]])
         found.units = {tuple(one["names"]): unit_from_json(one) for one in about["units"]}
         found.covariate_unit, found.static_unit = (unit_from_json(about[name]) for name in ("covariate_unit", "static_unit"))
         tensors = load_file(folder / STREAMS)
@@ -104,13 +105,15 @@ def unit_from_json(values: dict[str, Any]) -> Unit:
 def step_to_json(step: Step) -> dict[str, int | bool]:
     duration = isinstance(step.size, np.timedelta64)
     size = step.size.astype("timedelta64[ns]").astype(np.int64) if duration else step.size
-    return {"size": int(size), "duration": duration, "months": step.months, "weekdays": step.weekdays}
+    return {"size": int(size), "duration": duration, "months": step.months, "weekdays": step.weekdays, "day": step.day}
 
 
-def step_of(values: dict[str, Any]) -> Step:
-    """The step that `step_to_json` wrote."""
+def step_of(values: dict[str, Any], last: Sequence[Any]) -> Step:
+    """The step that `step_to_json` wrote. last: the newest times, which say whether months end with their last day where a
+    folder is older than `Step.day`."""
     size = np.timedelta64(values["size"], "ns") if values["duration"] else values["size"]
-    return Step(size, months=values["months"], weekdays=values["weekdays"])
+    ends = values["months"] and all(np.datetime64(one, "D") + 1 == (np.datetime64(one, "M") + 1).astype("M8[D]") for one in last)
+    return Step(size, months=values["months"], weekdays=values["weekdays"], day=values.get("day", 31 if ends else 0))
 
 
 def stream_of(index: int, about: dict[str, Any], tensors: dict[str, Tensor], forecaster: "Forecaster") -> Stream:
