@@ -79,6 +79,34 @@ def test_multivariate(frame: pd.DataFrame) -> None:
         make(multivariate=True).fit(rows(frame, 0, 100).iloc[:-1])
 
 
+def test_multivariate_series_come_in_any_order(frame: pd.DataFrame) -> None:
+    frame = frame.assign(holiday=np.sin(frame.groupby("unique_id").cumcount()))
+    turned = frame.sort_values("unique_id", ascending=False, kind="stable")
+    forecaster = make(multivariate=True, covariates=("holiday",)).fit(rows(frame, 0, 100))
+    stir(forecaster, rows(frame, 0, 100))
+    future = rows(frame, 110, 116)[["unique_id", "ds", "holiday"]]
+    here = anew(forecaster, rows(frame, 0, 110), future=future)
+    assert_same(anew(forecaster, rows(turned, 0, 110), future=future.iloc[::-1].sort_values("ds")), here, unit=4.0)
+    assert_same(forecaster.update(rows(turned, 100, 110)).predict(future=future), here, unit=4.0)
+    with pytest.raises(UserError, match="a row needs all of a, b, got a, c"):
+        anew(forecaster, rows(frame, 0, 110).replace("b", "c"), future=future)
+    with pytest.raises(UserError, match="future has other covariates of 'b' than of 'a'"):
+        forecaster.predict(future=future.assign(holiday=np.arange(12)))
+
+
+def test_multivariate_statics_are_the_same(frame: pd.DataFrame) -> None:
+    with pytest.raises(UserError, match="series 'b' has other static values than 'a'"):
+        make(multivariate=True, static=("size",)).fit(frame.assign(size=(frame.unique_id == "a") * 3.0))
+
+
+def test_forecasts_have_the_times_of_the_future(frame: pd.DataFrame) -> None:
+    frame = rows(frame, 0, 60).query("unique_id == 'a'").assign(holiday=0.0)
+    forecaster = make(covariates=("holiday",), steps="rows", fit=dict(steps=2)).fit(frame)
+    days = pd.date_range("2024-02-01", periods=6, freq="2h")
+    future = pd.DataFrame({"unique_id": "a", "ds": days, "holiday": 1.0})
+    assert forecaster.predict(4, future=future).ds.tolist() == days[:4].tolist()
+
+
 def test_future_rows_change_no_earlier_forecast(frame: pd.DataFrame) -> None:
     """Trained and read with another future after the cutoff, every forecast up to it is the same, bit for bit."""
     other = frame.assign(y=frame.y.where(frame.groupby("unique_id").cumcount() < 120, -1e6))
@@ -129,6 +157,21 @@ def test_cross_validation(frame: pd.DataFrame) -> None:
     assert last.seasonal_naive.tolist() == truth[-18:-12].tolist()
     refitted = make(season=12).cross_validation(frame, windows=2, every=2, refit=True)
     assert not refitted.tail(6).xlstm.equals(last.xlstm)
+
+
+@pytest.mark.parametrize(("windows", "every", "refit", "most"), [(100, 1, False, 93), (3, 65, True, 2), (1, 1, False, 0)])
+def test_more_windows_than_the_series_has(frame: pd.DataFrame, windows: int, every: int, refit: bool, most: int) -> None:
+    short = rows(frame, 0, 27 if most == 0 else 120)
+    with pytest.raises(UserError, match=f"too few to train before {windows} windows.*; at most {most} are possible"):
+        make().cross_validation(short, windows=windows, every=every, refit=refit)
+
+
+def test_the_largest_number_of_windows(frame: pd.DataFrame) -> None:
+    short = rows(frame, 0, 40)
+    found = make(pattern="nlinear", fit=dict(steps=2)).cross_validation(short, windows=13, every=1)
+    assert found.cutoff.nunique() == 13
+    with pytest.raises(UserError, match="at most 13 are possible"):
+        make(pattern="nlinear").cross_validation(short, windows=14, every=1)
 
 
 def test_saved_and_loaded(frame: pd.DataFrame, tmp_path: Path) -> None:

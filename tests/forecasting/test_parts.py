@@ -73,6 +73,17 @@ def test_a_linear_model_learns_a_line() -> None:
         model(torch.zeros(1, 4, 1), covariates=torch.zeros(1, 4, 1))
 
 
+def test_padding_sends_no_gradient_into_nlinear() -> None:
+    model = LinearModel(LinearConfig(horizon=2, context=4))
+    values = torch.tensor([[torch.nan, torch.nan, 1.0, 2.0]])[..., None]
+    forecast, _ = model(values)
+    valid = ~values.isnan().any(-1)
+    torch.where(valid[..., None, None], forecast.point - 3.0, 0.0).square().sum().backward()
+    assert model.map.weight.grad is not None
+    assert model.map.weight.grad.isfinite().all()
+    assert torch.equal(forecast.point[0, 2:, 0, 0], torch.tensor([1.0, 2.0]))
+
+
 def test_losses() -> None:
     forecast = Forecast(torch.zeros(1, 1, 1, 1), torch.tensor([-1.0, 1.0]).view(1, 1, 1, 1, 2), torch.ones(1, 1, 1))
     truth = torch.full((1, 1, 1, 1), 3.0)

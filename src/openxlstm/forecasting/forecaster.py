@@ -74,8 +74,7 @@ class Forecaster:
         settings = self.settings
         panel = self._panel(data, check_step=False)
         shortest = min(panel.series, key=len)
-        held = max(settings.horizon, len(shortest) // 5) if held is None else held
-        need = max(settings.first_rows, settings.horizon + 1) + held
+        held, need = self._held(len(shortest), held)
         if held < settings.horizon:
             raise UserError(f"held must be at least the horizon of {settings.horizon} rows, got {held}")
         if len(shortest) < need:
@@ -107,10 +106,8 @@ class Forecaster:
         """
         self._check_fitted()
         assert self.step is not None
-        found = bundles(self._panel(data, check_step=False), self.settings.multivariate)
+        found = self._bundles(self._panel(data, check_step=False))
         for bundle in found:
-            if self.settings.multivariate and self.streams and bundle.names not in self.streams:
-                raise UserError(f"a row needs all of {', '.join(next(iter(self.streams)))}, got {', '.join(bundle.names)}")
             if bundle.names in self.streams:
                 check_follows(bundle, self.streams[bundle.names], self.step, self.settings.steps)
         self.streams = self.streams | self._read(found, self.streams)
@@ -120,7 +117,8 @@ class Forecaster:
         """Forecast the next `h` rows of each series as a frame: unique_id, ds, xlstm, xlstm-lo-80, xlstm-hi-80, ...
 
         h: at most the horizon, which is the default. data: forecast after these histories instead, read from their beginning;
-        what the Forecaster remembers stays. future: unique_id, ds and the covariates of the next h rows.
+        what the Forecaster remembers stays. future: unique_id, ds and the covariates of the next h rows. Their ds is that of
+        the forecast; without a future and with steps "rows" the times are a guess.
         """
         pandas = import_pandas()
         return pandas.DataFrame(self._predict(h, data, future))
@@ -139,6 +137,12 @@ class Forecaster:
         every = settings.horizon if every is None else every
         if windows < 1 or every < 1:
             raise UserError(f"windows and every must be at least 1, got {windows} and {every}")
+        shortest = min(panel.series, key=len)
+        if windows > (most := self._most_windows(len(shortest), every, held)):
+            raise UserError(
+                f"series {shortest.name!r} has {len(shortest)} rows, too few to train before {windows} windows, one every "
+                f"{every} rows; at most {most} are possible"
+            )
         model = Forecaster(settings)
         parts = []
         for window in range(windows):
@@ -192,6 +196,19 @@ class Forecaster:
         if self.model is None:
             raise UserError("this Forecaster is not fitted: call fit(data) or Forecaster.load(folder) first")
 
+    def _held(self, rows: int, held: int | None) -> tuple[int, int]:
+        """Rows held out of a series of so many, and how many it must have."""
+        settings = self.settings
+        held = max(settings.horizon, rows // 5) if held is None else held
+        return held, max(settings.first_rows, settings.horizon + 1) + held
+
+    def _most_windows(self, rows: int, every: int, held: int | None) -> int:
+        """How many windows of a cross-validation leave enough of so many rows to train on."""
+        windows = 0
+        while (before := rows - self.settings.horizon - windows * every) >= 0 and before >= self._held(before, held)[1]:
+            windows += 1
+        return windows
+
     def _panel(self, data: Any, check_step: bool = True) -> Panel:
         """A frame as a panel with the columns that the settings name."""
         settings = self.settings
@@ -214,6 +231,11 @@ class Forecaster:
         if check_step and self.step is not None and settings.steps == "equal" and many and panel.step != self.step:
             raise UserError(f"the data has a row every {panel.step}, the Forecaster was fitted to one every {self.step}")
         return panel
+
+    def _bundles(self, panel: Panel) -> list[Bundle]:
+        """The bundles of a panel for the fitted model, whatever the order of the panel's series."""
+        together = self.settings.multivariate
+        return bundles(panel, together, next(iter(self.units)) if together else ())
 
     def _rows(self, bundle: Bundle, unit: Unit) -> Rows:
         """A bundle as tensors in units near 1."""
@@ -251,8 +273,8 @@ class Forecaster:
         h = settings.horizon if h is None else h
         if not 1 <= h <= settings.horizon:
             raise UserError(f"h must be from 1 to the horizon of {settings.horizon} that the Forecaster was built for, got {h}")
-        streams = self.streams if data is None else self._read(bundles(self._panel(data), settings.multivariate), {})
-        known = self._future(streams, h, future)
+        streams = self.streams if data is None else self._read(self._bundles(self._panel(data)), {})
+        known, times = self._future(streams, h, future)
         readings = together([stream.reading for stream in streams.values()])
         with torch.no_grad():
             ahead = None if known is None else known.to(settings.device)
@@ -261,26 +283,28 @@ class Forecaster:
                 forecast = calibrated(forecast, self.margins)
         columns: dict[str, list[Any]] = {ID: [], TIME: [], NAME: []}
         for i, stream in enumerate(streams.values()):
-            times = self.step.after(stream.last, h)
             point = stream.unit.back(forecast.point[i, 0, :h])  # [h, C]
             ends = {q: stream.unit.back(forecast.quantiles[i, 0, :h, :, j]) for j, q in enumerate(settings.quantiles)}
             for c, name in enumerate(stream.names):
                 columns[ID].append(np.repeat(np.asarray([name], dtype=object), h))
-                columns[TIME].append(times)
+                columns[TIME].append(times[i])
                 columns[NAME].append(point[:, c])
                 for level in settings.levels:
                     columns.setdefault(f"{NAME}-lo-{level}", []).append(ends[(100 - level) / 200][:, c])
                     columns.setdefault(f"{NAME}-hi-{level}", []).append(ends[(100 + level) / 200][:, c])
         return {name: np.concatenate(parts) for name, parts in columns.items()}
 
-    def _future(self, streams: dict[tuple[str, ...], Stream], h: int, future: Any) -> torch.Tensor | None:
-        """Covariates of the next rows [B, H, K], 0 beyond row h: a row's covariates touch that row's forecast alone."""
+    def _future(
+        self, streams: dict[tuple[str, ...], Stream], h: int, future: Any
+    ) -> tuple[torch.Tensor | None, list[NDArray[Any]]]:
+        """Covariates of the next rows [B, H, K], 0 beyond row h: a row's covariates touch that row's forecast alone; and the
+        times of these rows [h], for each stream, which are those of `future` where it is given."""
         settings, step = self.settings, self.step
         assert step is not None
         if not settings.covariates:
             if future is not None:
                 raise UserError("the Forecaster has no covariates, so there is no future to give")
-            return None
+            return None, [step.after(stream.last, h) for stream in streams.values()]
         if future is None:
             raise UserError(
                 f"predict needs future=, a frame with {ID}, {TIME}, {', '.join(settings.covariates)} of the next rows"
@@ -288,6 +312,7 @@ class Forecaster:
         if not isinstance(future, Panel):
             future = from_frame(future, covariates=settings.covariates, steps="rows", target=None)
         rows = {one.name: one for one in future.series}
+        times = []
         known = torch.zeros(len(streams), settings.horizon, len(settings.covariates))
         for i, stream in enumerate(streams.values()):
             given = rows.get(stream.names[0])
@@ -301,8 +326,12 @@ class Forecaster:
                 raise UserError(
                     f"future of {stream.names[0]!r}: expected a row of {spell(expected[at])}, got {spell(given.times[at])}"
                 )
+            for other in (rows[name] for name in stream.names[1:] if name in rows):
+                if len(other) < h or (other.covariates[:h] != given.covariates[:h]).any():
+                    raise UserError(f"future has other covariates of {other.name!r} than of {given.name!r}; they must be the same")
             known[i, :h] = self.covariate_unit.into(given.covariates[:h])
-        return known
+            times.append(given.times[:h])
+        return known, times
 
 
 def filled(values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -70,7 +70,8 @@ class LinearModel(PretrainedModel):
         state = self.empty_state(len(rows), rows) if state is None else state
         history = torch.cat([state.rows, rows], 1)
         x = windows(history, self.config.context)  # [B, T, C, L]
-        centre = x[..., -1] if self.config.kind == "nlinear" else torch.zeros_like(x[..., -1])
+        # Padding is NaN, and a loss that leaves it out would still send 0 * NaN back.
+        centre = x[..., -1].nan_to_num(0.0) if self.config.kind == "nlinear" else torch.zeros_like(x[..., -1])
         window = (x - centre[..., None]).nan_to_num(0.0)
         reading = Reading(rows[..., :0], window, centre, torch.ones_like(centre))
         return reading, ForecastState(history[:, rows.shape[1] :], state.steps + rows.shape[1], None)

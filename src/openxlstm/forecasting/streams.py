@@ -61,20 +61,29 @@ class Bundle(NamedTuple):
     static: NDArray[np.float64]  # [S]
 
 
-def bundles(panel: Panel, multivariate: bool) -> list[Bundle]:
-    """One bundle a series, or one of all. Raises UserError where series that belong together have other times."""
+def bundles(panel: Panel, multivariate: bool, names: Sequence[str] = ()) -> list[Bundle]:
+    """One bundle a series, or one of all. names: the channels of a multivariate model, in their order; () takes the panel's.
+
+    Raises UserError where series that belong together are not those, or differ in what they have in common.
+    """
     if not multivariate:
         return [Bundle((s.name,), s.times, s.values[:, None], s.covariates, s.static) for s in panel.series]
-    first = panel.series[0]
-    for one in panel.series[1:]:
+    by_name = {one.name: one for one in panel.series}
+    names = names or panel.names
+    if set(names) != set(by_name):
+        raise UserError(f"a row needs all of {', '.join(names)}, got {', '.join(by_name)}")
+    first, *others = series = [by_name[name] for name in names]
+    for one in others:
         if len(one) != len(first) or (one.times != first.times).any():
             raise UserError(
                 f"series {one.name!r} has other times than {first.name!r}; a multivariate model reads them together"
             )
-        if (one.covariates != first.covariates).any():
-            raise UserError(f"series {one.name!r} has other covariates than {first.name!r}; a multivariate model reads one row")
-    values = np.stack([one.values for one in panel.series], 1)
-    return [Bundle(panel.names, first.times, values, first.covariates, first.static)]
+        for what in ("covariates", "static"):
+            if (getattr(one, what) != getattr(first, what)).any():
+                kind = "static values" if what == "static" else what
+                raise UserError(f"series {one.name!r} has other {kind} than {first.name!r}; a multivariate model reads one row")
+    values = np.stack([one.values for one in series], 1)
+    return [Bundle(tuple(names), first.times, values, first.covariates, first.static)]
 
 
 def check_follows(bundle: Bundle, stream: Stream, step: Step, steps: str) -> None:
