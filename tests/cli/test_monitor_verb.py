@@ -61,7 +61,7 @@ def test_activities(here, capsys, monkeypatch):
     rows = rows_of((here / "monitor.csv").read_text())
     assert [row["label"] for row in rows] == ["Rest"] * 5 + ["Run"] * 5
     assert all(row["activity"] == max(("Rest", "Run"), key=lambda name: float(row[name])) for row in rows)
-    monkeypatch.setattr("sys.stdin", io.StringIO("5.0,5.1\n6.0,6.5\n"))
+    monkeypatch.setattr("sys.stdin", io.StringIO("5.0,5.1\n\n6.0,6.5\n\n"))
     assert cli.main(["monitor", str(run), "-"]) == 0
     assert [row["step"] for row in rows_of(capsys.readouterr().out)] == ["1", "2"]
     monkeypatch.setattr("sys.stdin", io.StringIO("5.0,5.1\n6.0\n"))
@@ -77,6 +77,7 @@ def test_activities(here, capsys, monkeypatch):
         (lambda lines: [lines[0], lines[2]], "stdin, line 2: unit 1 goes from cycle 1 to 3: cycle 2 of it is missing"),
         (lambda lines: [lines[0], lines[0]], "stdin, line 2: cycle 1 of unit 1 is there twice"),
         (lambda lines: ["1 1 x"], "stdin, line 1: 3 columns, expected 26"),
+        (lambda lines: [lines[0], "", f"1 2 {'1e30 ' * 24}"], "stdin, line 3: row 2: channel 1 is 1e+30, more than"),
     ],
 )
 def test_rows_on_stdin_that_are_refused(fan, here, capsys, monkeypatch, change, message):

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from openxlstm.data.series import Step, from_frame, future_panel, read_series
+from openxlstm.data.series import Step, from_frame, future_panel, read_series, too_far
 from openxlstm.errors import UserError
 
 
@@ -174,6 +174,13 @@ def test_frames():
         from_frame([1, 2])
     with pytest.raises(UserError, match=r"row 0: 'y' is None, which|'y' has no value"):
         from_frame(frame.assign(y=[None, 1.0]))
+
+
+def test_numbers_that_are_no_readings():
+    x = np.array([[1.0, np.nan], [9.96921e36, 2.0], [-3.0, 1e200]])
+    assert too_far(x, np.zeros(2), np.ones(2)).tolist() == [[1, 0], [2, 1]]
+    assert too_far(x, np.zeros(2), np.array([1e36, np.inf])).tolist() == [[2, 1]]
+    assert too_far(x[:0], np.zeros(2), np.array([np.inf, 1.0])).tolist() == []
 
 
 def test_rows_to_come(file):

@@ -132,6 +132,8 @@ def test_rows_may_have_no_time_or_uneven_ones(trained):
     [
         ([1.0, math.nan], None, "row 122: the value is nan; it must be a finite number"),
         ([1.0, math.inf], None, "row 122: the value is inf"),
+        ([1.0, 9.96921e36], None, r"row 122: the value is 9.96921e\+36, more than 1e\+12 deviations from the mean"),
+        ([-1e200], None, r"row 121: the value is -1e\+200, more than"),
         (["high"], None, "values must be numbers: could not convert string to float"),
         ([[1.0]], None, r"values must be one number a row \[T\], got the shape \[1, 1\]"),
         ([1.0, 2.0], hours(122)[120:121], r"2 values, but times of the shape \[1\]"),
@@ -151,6 +153,13 @@ def test_rows_that_are_refused_change_nothing(trained, values, times, message):
     assert (detector.stream.rows, detector.expected) == (TRAINED, before)
 
 
+def test_the_farthest_reading_does_no_lasting_harm(trained):
+    detector = AnomalyDetector.load(trained)
+    scores = detector.scores([*(50.0 + 7e12 * np.array([1.0, -1.0])), *np.full(30, 50.0)], hours()[TRAINED : TRAINED + 32])
+    assert np.isfinite(scores).all()
+    assert math.isfinite(detector.expected)
+
+
 def test_what_can_not_be_fitted():
     with pytest.raises(UserError, match="20 rows to train on; distances to 4 rows need at least 72"):
         AnomalyDetector(**QUICK).fit(np.zeros(20))
@@ -162,6 +171,8 @@ def test_what_can_not_be_fitted():
         AnomalyDetector().score(1.0)
     with pytest.raises(UserError, match="unexpected keyword argument 'horizon'; have distances, context"):
         AnomalyDetector(horizon=3)
+    with pytest.raises(UserError, match=r"row 4: the value is 1e\+200, more than"):
+        AnomalyDetector(**QUICK).fit([0.0, 1.0, 2.0, 1e200] * 30)
     for wrong in ((), (0,), (2, 2)):
         with pytest.raises(UserError, match="distances must be one or more numbers of rows"):
             DetectorSettings(distances=wrong)

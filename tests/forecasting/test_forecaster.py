@@ -227,6 +227,29 @@ def test_rows_that_do_not_follow(frame: pd.DataFrame) -> None:
         assert forecaster.predict().equals(before)
 
 
+def test_numbers_that_are_no_readings(frame: pd.DataFrame) -> None:
+    frame = rows(frame, 0, 60).assign(holiday=1.0 * (np.arange(120) % 2), size=1.0)
+    forecaster = make(covariates=("holiday",), static=("size",), fit=dict(steps=2)).fit(rows(frame, 0, 50))
+    new, future = rows(frame, 50, 52), rows(frame, 50, 56)
+    before = forecaster.predict(future=future)
+    for column, message in (
+        ("y", "'a': 9.96921e.36 at 2024-01-03 03:00:00 is more than 1e.12 deviations from the mean"),
+        ("holiday", "'holiday': 9.96921e.36 at 2024-01-03 03:00:00"),
+    ):
+        wrong = new.copy()
+        wrong.loc[wrong.index[1], column] = 9.96921e36
+        with pytest.raises(UserError, match=message):
+            forecaster.update(wrong)
+        assert forecaster.predict(future=future).equals(before)
+    with pytest.raises(UserError, match="'size': 9.96921e.36 at 2024-01-03 02:00:00"):
+        forecaster.update(new.assign(size=9.96921e36))
+    with pytest.raises(UserError, match="'holiday': 1e.22 at 2024-01-03 02:00:00"):
+        forecaster.predict(future=future.assign(holiday=1e22))
+    frame.loc[20, "y"] = 1e200
+    with pytest.raises(UserError, match="'a': 1e.200 at 2024-01-01 20:00:00"):
+        make(covariates=("holiday",), static=("size",)).fit(frame)
+
+
 def test_new_series_and_their_unit(frame: pd.DataFrame) -> None:
     forecaster = stir(make().fit(rows(frame, 0, 100)), rows(frame, 0, 100))
     new = make_frame(rows=60, names="c", seed=3).assign(y=lambda f: 1e4 * f.y)

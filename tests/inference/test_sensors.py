@@ -91,6 +91,8 @@ def test_activities(tmp_path):
     found = [stream.step(row) for row in case]
     assert list(found[0]) == ["Rest", "Run"]
     assert np.allclose([list(one.values()) for one in found], whole, atol=1e-5)
+    with pytest.raises(ValueError, match=rf"row {len(case) + 1}: channel 2 is 1e\+22, more than"):
+        stream.step([float("nan"), 1e22])
 
 
 def test_rows_that_are_none(fan):
@@ -100,6 +102,8 @@ def test_rows_that_are_none(fan):
         monitor.step([1, 2, 3])
     with pytest.raises(ValueError, match="row 1 has a number that is missing or infinite"):
         monitor.step([float("nan")] * 24)
+    with pytest.raises(ValueError, match=r"row 1: channel 3 is 9.96921e\+36, more than 1e\+12 deviations from the mean"):
+        monitor.step([0.0, 0.0, 9.96921e36, *[0.0] * 21])
     assert (monitor.rows, monitor.state, monitor.averages) == (0, None, None), "nothing was read"
 
 

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TextIO
 
 from openxlstm.cli.arguments import VerbParser, add_device_options, device_of, say
@@ -71,11 +71,13 @@ def live_life(monitor: Any, lines: TextIO) -> Iterator[str]:
     streams: dict[int, Any] = {}
     yield "unit,cycle,left"
     for number_of_line, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
         place = f"stdin, line {number_of_line}"
         unit, cycle, row = parse_row(line, place)
         stream = streams.setdefault(unit, monitor.new())
         check_cycle(unit, cycle, stream.rows, place)
-        yield f"{unit},{cycle},{stream.step(row):.2f}"
+        yield f"{unit},{cycle},{placed(stream.step, row, place):.2f}"
 
 
 def live_activity(monitor: Any, lines: TextIO) -> Iterator[str]:
@@ -83,17 +85,27 @@ def live_activity(monitor: Any, lines: TextIO) -> Iterator[str]:
     from openxlstm.data.sensors.text import finite
 
     yield "step," + ",".join(["activity", *monitor.classes])
-    for step, line in enumerate(lines, 1):
-        cells = line.strip().split(",")
+    for number_of_line, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        place, cells = f"stdin, line {number_of_line}", line.strip().split(",")
         if len(cells) != len(monitor.mean):
-            raise UserError(f"stdin, line {step}: {len(cells)} numbers, the model reads {len(monitor.mean)} channels")
+            raise UserError(f"{place}: {len(cells)} numbers, the model reads {len(monitor.mean)} channels")
         marked = monitor.mark_missing
         row = [
-            float("nan") if marked and cell.strip() == "?" else finite(cell, f"stdin, line {step}", f"channel {channel}")
+            float("nan") if marked and cell.strip() == "?" else finite(cell, place, f"channel {channel}")
             for channel, cell in enumerate(cells, 1)
         ]
-        found = monitor.step(row)
-        yield f"{step},{max(found, key=found.__getitem__)}," + ",".join(f"{p:.4f}" for p in found.values())
+        found = placed(monitor.step, row, place)
+        yield f"{monitor.rows},{max(found, key=found.__getitem__)}," + ",".join(f"{p:.4f}" for p in found.values())
+
+
+def placed(read: Callable[[Any], Any], rows: Any, place: str) -> Any:
+    """What a monitor says of rows; the ValueError for those that it refuses begins with their place."""
+    try:
+        return read(rows)
+    except ValueError as error:
+        raise UserError(f"{place}: {error}") from None
 
 
 def life_of_file(monitor: Any, file: str) -> tuple[list[str], dict[str, Any]]:
@@ -102,7 +114,7 @@ def life_of_file(monitor: Any, file: str) -> tuple[list[str], dict[str, Any]]:
 
     lines, units = ["unit,cycle,left"], []
     for engine in read_engines(file):
-        left = monitor.new().read(engine.rows)
+        left = placed(monitor.new().read, engine.rows, f"{file}, unit {engine.unit}")
         lines += [f"{engine.unit},{cycle},{value:.2f}" for cycle, value in enumerate(left, 1)]
         units.append({"unit": engine.unit, "cycles": len(left), "left": round(float(left[-1]), 2)})
     return lines, {"units": units}
@@ -115,10 +127,7 @@ def activity_of_file(monitor: Any, file: str) -> tuple[list[str], dict[str, Any]
     found = read_ts(file)
     lines, right = ["case,label,activity," + ",".join(monitor.classes)], 0
     for case, (values, label) in enumerate(zip(found.values, found.labels), 1):
-        try:
-            chances = monitor.new().read(values)[-1]
-        except ValueError as error:
-            raise UserError(f"{file}, case {case}: {error}") from None
+        chances = placed(monitor.new().read, values, f"{file}, case {case}")[-1]
         named = monitor.classes[int(chances.argmax())]
         right += named == found.classes[label]
         lines.append(f"{case},{found.classes[label]},{named}," + ",".join(f"{p:.4f}" for p in chances))

@@ -22,6 +22,9 @@ ID, TIME, TARGET = "unique_id", "ds", "y"
 """Columns of a long frame, under the names that forecasting libraries agree on."""
 STEPS = ("equal", "rows")
 DAY = np.timedelta64(1, "D")
+FARTHEST = 1e12
+"""Deviations from the mean beyond which a number is no reading but a filler such as 9.96921e36, and is refused: float32 squares
+it in the variance of a window, which is infinite from about 1e19 on, and a state that has seen infinity says NaN for ever."""
 
 
 @dataclass(frozen=True)
@@ -177,6 +180,16 @@ class Table:
         if (bad := np.flatnonzero(np.isnat(times))).size:
             raise UserError(f"{self.place(bad[0])}: {name!r} is {cells[bad[0]]!r}, which is not a time like those before")
         return times
+
+
+def too_far(x: NDArray[np.float64], offset: NDArray[np.float64], scale: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Row and column [N, 2] of the numbers in [T, C] that are beyond FARTHEST; NaN is not. offset, scale: mean and deviation
+    [C]; where these are not finite, the largest number is the one that has no place in float64."""
+    with np.errstate(all="ignore"):
+        size = np.abs(x)
+        finite = np.isfinite(offset) & np.isfinite(scale)
+        beyond = np.where(finite, np.abs(x - offset) / scale > FARTHEST, size == np.fmax.reduce(size, 0, initial=0.0))
+    return np.argwhere(beyond)
 
 
 def import_pandas() -> Any:

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from openxlstm.data.series import Step, Table, find_step, spell
+from openxlstm.data.series import FARTHEST, Step, Table, find_step, spell, too_far
 from openxlstm.detection.settings import DetectorSettings
 from openxlstm.detection.surprise import Surprise, score_of
 from openxlstm.errors import UserError
@@ -70,8 +70,10 @@ class AnomalyDetector:
                 f"{len(numbers)} rows to train on; distances to {settings.horizon} rows need at least {settings.least_rows}"
             )
         step, last = self._first_times(times, len(numbers))
-        self.unit = scale_of(numbers)
-        rows = Rows(self.unit.into(numbers[:, None]))
+        unit = scale_of(numbers)
+        check_near(numbers, unit, 0)
+        self.unit = unit
+        rows = Rows(unit.into(numbers[:, None]))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.fit.seed)
             model = ForecastModel(settings.model_config(len(numbers))).to(settings.device)
@@ -84,7 +86,8 @@ class AnomalyDetector:
         return self
 
     def score(self, value: float, time: Any = None) -> float:
-        """The score of the next row. Raises UserError for a value that is no number and a time that does not follow."""
+        """The score of the next row. Raises UserError for a value that is no number, or no reading (FARTHEST in data.series),
+        and a time that does not follow."""
         return float(self.scores([value], None if time is None else [time])[0])
 
     def scores(self, values: Any, times: Any = None) -> Array:
@@ -96,6 +99,8 @@ class AnomalyDetector:
         """The same, and what was forecast for each of these rows after the one before it [T]."""
         stream = self._fitted()
         numbers = checked(values, stream.rows)
+        assert self.unit is not None
+        check_near(numbers, self.unit, stream.rows)
         last = self._next_times(times, len(numbers))
         found = self._read(numbers)
         stream.last = last
@@ -193,6 +198,15 @@ def checked(values: Any, before: int) -> Array:
     if wrong.size:
         raise UserError(f"row {before + int(wrong[0]) + 1}: the value is {found[wrong[0]]}; it must be a finite number")
     return found
+
+
+def check_near(values: Array, unit: Unit, before: int) -> None:
+    """Raise UserError, which counts rows on from `before`, for numbers that are no readings."""
+    for row, _ in too_far(values[:, None], *unit)[:1]:
+        raise UserError(
+            f"row {before + int(row) + 1}: the value is {values[row]:g}, more than {FARTHEST:g} deviations from the mean; leave "
+            "out rows whose number stands for a missing value"
+        )
 
 
 def as_times(times: Any, rows: int) -> NDArray[Any]:

@@ -23,6 +23,7 @@ from openxlstm.forecasting.streams import (
     bundles,
     by_length,
     check_follows,
+    check_near,
     head,
     read,
     tail,
@@ -238,7 +239,10 @@ class Forecaster:
         return bundles(panel, together, next(iter(self.units)) if together else ())
 
     def _rows(self, bundle: Bundle, unit: Unit) -> Rows:
-        """A bundle as tensors in units near 1."""
+        """A bundle as tensors in units near 1. Raises UserError for numbers that are too far from that."""
+        check_near(bundle.values, unit, bundle.times, bundle.names)
+        check_near(bundle.covariates, self.covariate_unit, bundle.times, self.settings.covariates)
+        check_near(bundle.static[None], self.static_unit, bundle.times, self.settings.static)
         covariates = self.covariate_unit.into(bundle.covariates) if self.settings.covariates else None
         static = self.static_unit.into(bundle.static) if self.settings.static else None
         return Rows(unit.into(bundle.values), covariates, static)
@@ -329,6 +333,7 @@ class Forecaster:
             for other in (rows[name] for name in stream.names[1:] if name in rows):
                 if len(other) < h or (other.covariates[:h] != given.covariates[:h]).any():
                     raise UserError(f"future has other covariates of {other.name!r} than of {given.name!r}; they must be the same")
+            check_near(given.covariates[:h], self.covariate_unit, given.times, settings.covariates)
             known[i, :h] = self.covariate_unit.into(given.covariates[:h])
             times.append(given.times[:h])
         return known, times

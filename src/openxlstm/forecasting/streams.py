@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from openxlstm.data.series import Panel, Series, Step, spell
+from openxlstm.data.series import FARTHEST, Panel, Series, Step, spell, too_far
 from openxlstm.errors import UserError
 from openxlstm.forecasting.rows import Rows, rows_at_a_time
 from openxlstm.models.forecast import ForecastState, Reading
@@ -35,8 +35,9 @@ def unit_of(x: NDArray[np.float64]) -> Unit:
     """Mean and deviation of the columns of [T, C]; what does not vary, or has no value, has scale 1."""
     known = ~np.isnan(x)
     count = np.maximum(known.sum(0), 1)
-    offset = np.where(known, x, 0.0).sum(0) / count
-    scale = np.sqrt((np.where(known, x - offset, 0.0) ** 2).sum(0) / count)
+    with np.errstate(over="ignore", invalid="ignore"):  # numbers that have no deviation are refused where they are read
+        offset = np.where(known, x, 0.0).sum(0) / count
+        scale = np.sqrt((np.where(known, x - offset, 0.0) ** 2).sum(0) / count)
     return Unit(offset, np.where(scale > 1e-12 * np.maximum(np.abs(offset), 1.0), scale, 1.0))
 
 
@@ -95,6 +96,15 @@ def check_follows(bundle: Bundle, stream: Stream, step: Step, steps: str) -> Non
     if steps == "equal" and (bundle.times != expected).any():
         wrong = int((bundle.times != expected).argmax())
         raise UserError(f"{name!r}: expected a row of {spell(expected[wrong])}, got {spell(bundle.times[wrong])}")
+
+
+def check_near(x: NDArray[np.float64], unit: Unit, times: NDArray[Any], names: Sequence[str]) -> None:
+    """Raise UserError for numbers [T, C] that are no readings. names: of the columns."""
+    for row, column in too_far(x, *unit)[:1]:
+        raise UserError(
+            f"{names[column]!r}: {x[row, column]:g} at {spell(times[row])} is more than {FARTHEST:g} deviations from the mean; "
+            "a number that stands for a missing value must be given as missing"
+        )
 
 
 def read(

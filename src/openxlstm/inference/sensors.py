@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from openxlstm.data.sensors.averages import Averages, with_averages
+from openxlstm.data.series import FARTHEST, too_far
 from openxlstm.errors import UserError
 from openxlstm.inference.load import model_folder
 from openxlstm.models.sequence import SequenceModel
@@ -60,6 +61,15 @@ class SensorMonitor(ABC):
         wrong = np.flatnonzero(~np.isfinite(rows).all(1))
         if wrong.size:
             raise ValueError(f"row {self.rows + int(wrong[0]) + 1} has a number that is missing or infinite")
+        return self.standard(rows)
+
+    def standard(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Rows in deviations from the mean."""
+        for row, channel in too_far(rows, self.mean, self.std)[:1]:
+            raise ValueError(
+                f"row {self.rows + int(row) + 1}: channel {channel + 1} is {rows[row, channel]:g}, more than {FARTHEST:g} "
+                "deviations from the mean; it stands for a missing value"
+            )
         return (rows - self.mean) / self.std
 
     @abstractmethod
@@ -110,7 +120,7 @@ class ActivityMonitor(SensorMonitor):
             return super().prepare(rows)
         if np.isinf(rows).any():
             raise ValueError(f"row {self.rows + int(np.isinf(rows).any(1).argmax()) + 1} has an infinite number")
-        return np.concatenate([np.nan_to_num((rows - self.mean) / self.std), np.isnan(rows)], 1)
+        return np.concatenate([np.nan_to_num(self.standard(rows)), np.isnan(rows)], 1)
 
     def answers(self, outputs: torch.Tensor) -> NDArray[np.float64]:
         return outputs.softmax(-1).numpy()
