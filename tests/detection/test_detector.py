@@ -188,8 +188,21 @@ def test_damaged_folders(trained, tmp_path):
     (tmp_path / "detector.json").write_text(json.dumps(about))
     with pytest.raises(UserError, match="damaged, 'surprise' is missing"):
         AnomalyDetector.load(tmp_path)
+    assert about.pop("files")  # folders were written without them before
+    (tmp_path / "detector.json").write_text(json.dumps(about))
     (tmp_path / "stream.safetensors").write_bytes(b"no")
     with pytest.raises(UserError, match=r"stream\.safetensors: cannot read it"):
+        AnomalyDetector.load(tmp_path)
+
+
+def test_halves_of_two_states_are_refused(trained, tmp_path):
+    detector = AnomalyDetector.load(trained)
+    detector.save(tmp_path)
+    before = (tmp_path / "detector.json").read_text()
+    detector.score(50.0, hours()[TRAINED])
+    detector.save(tmp_path)
+    (tmp_path / "detector.json").write_text(before)
+    with pytest.raises(UserError, match=r"stream\.safetensors: is not the file that detector\.json was written with"):
         AnomalyDetector.load(tmp_path)
 
 

@@ -204,8 +204,8 @@ def check_near(values: Array, unit: Unit, before: int) -> None:
     """Raise UserError, which counts rows on from `before`, for numbers that are no readings."""
     for row, _ in too_far(values[:, None], *unit)[:1]:
         raise UserError(
-            f"row {before + int(row) + 1}: the value is {values[row]:g}, more than {FARTHEST:g} deviations from the mean; leave "
-            "out rows whose number stands for a missing value"
+            f"row {before + int(row) + 1}: the value is {values[row]:g}, more than {FARTHEST:g} deviations from the mean; "
+            "leave out rows whose number stands for a missing value"
         )
 
 

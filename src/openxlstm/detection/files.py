@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from openxlstm.detection.settings import DetectorSettings
 from openxlstm.detection.surprise import Surprise
 from openxlstm.errors import UserError
-from openxlstm.forecasting.files import is_time, read_about, step_of, step_to_json, unit_from_json, unit_to_json
+from openxlstm.forecasting.files import digests, is_time, read_about, step_of, step_to_json, unit_from_json, unit_to_json
 from openxlstm.models.forecast import ForecastModel
 from openxlstm.models.tensors import one_line, save_tensors, writing
 from openxlstm.ops.state import leaves, map_state
@@ -26,7 +26,7 @@ ABOUT, STREAM, FORMAT = "detector.json", "stream.safetensors", 1
 
 
 def save(detector: "AnomalyDetector", folder: Path) -> None:
-    """Write everything; detector.json comes last, so that a folder with it is whole."""
+    """Write everything; detector.json comes last and has the digests of the rest, so that a folder that loads is whole."""
     model, unit, stream = detector.model, detector.unit, detector.stream
     assert model is not None
     assert unit is not None
@@ -42,6 +42,7 @@ def save(detector: "AnomalyDetector", folder: Path) -> None:
         "rows": stream.rows,
         "step": None if stream.step is None else step_to_json(stream.step),
         "last": str(stream.last) if is_time(stream.last) else None if stream.last is None else int(stream.last),
+        "files": digests(folder, STREAM),
     }
     with writing(folder / ABOUT):
         write_json(folder / ABOUT, about)
@@ -51,7 +52,7 @@ def load(folder: Path, device: str | None) -> "AnomalyDetector":
     """The detector in a folder; device None is the one that it was saved with."""
     from openxlstm.detection.detector import AnomalyDetector, Stream
 
-    about = read_about(folder / ABOUT, FORMAT, "AnomalyDetector.save")
+    about = read_about(folder / ABOUT, FORMAT, "AnomalyDetector.save", STREAM)
     try:
         settings = from_dict(DetectorSettings(), about["settings"], str(folder / ABOUT))
         if device is not None:

@@ -1,6 +1,7 @@
 """A Forecaster in a folder: forecaster.json, model/ (config.json + model.safetensors), streams.safetensors."""
 
 import dataclasses
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,8 +17,9 @@ from openxlstm.errors import UserError
 from openxlstm.forecasting.linear import KINDS, LinearModel
 from openxlstm.forecasting.settings import ForecasterSettings
 from openxlstm.forecasting.streams import Stream, Unit
+from openxlstm.models.checkpoint import CONFIG
 from openxlstm.models.forecast import ForecastModel
-from openxlstm.models.tensors import one_line, read_json, save_tensors, writing
+from openxlstm.models.tensors import WEIGHTS, one_line, read_json, save_tensors, writing
 from openxlstm.ops.state import leaves, map_state
 from openxlstm.training.options import from_dict
 from openxlstm.training.record import write_json
@@ -29,7 +31,7 @@ ABOUT, STREAMS, FORMAT = "forecaster.json", "streams.safetensors", 1
 
 
 def save(forecaster: "Forecaster", folder: Path) -> None:
-    """Write everything; forecaster.json comes last, so that a folder with it is whole."""
+    """Write everything; forecaster.json comes last and has the digests of the rest, so that a folder that loads is whole."""
     forecaster.model.save_pretrained(folder / "model")
     streams = list(forecaster.streams.values())
     tensors = {"margins": forecaster.margins}
@@ -50,6 +52,7 @@ def save(forecaster: "Forecaster", folder: Path) -> None:
             {"names": s.names, "last": int(np.int64(s.last)) if not is_time(s.last) else str(s.last)} | unit_to_json(s.unit)
             for s in streams
         ],
+        "files": digests(folder, STREAMS),
     }
     with writing(folder / ABOUT):
         write_json(folder / ABOUT, about)
@@ -59,7 +62,7 @@ def load(folder: Path, device: str | None) -> "Forecaster":
     """The Forecaster in a folder; device None is the one that it was saved with."""
     from openxlstm.forecasting.forecaster import Forecaster
 
-    about = read_about(folder / ABOUT, FORMAT, "Forecaster.save")
+    about = read_about(folder / ABOUT, FORMAT, "Forecaster.save", STREAMS)
     try:
         settings = from_dict(ForecasterSettings(horizon=1, context=1), about["settings"], str(folder / ABOUT))
         if device is not None:
@@ -80,13 +83,31 @@ def load(folder: Path, device: str | None) -> "Forecaster":
     return found
 
 
-def read_about(path: Path, expected: int, writer: str) -> dict[str, Any]:
-    """What a folder says of itself. Raises UserError where it does not, or in another format."""
+def digests(folder: Path, tensors: str) -> dict[str, str]:
+    """File -> SHA-256, of the model and of the tensors beside it; a file that is not there has none."""
+    found = {}
+    for name in (f"model/{CONFIG}", f"model/{WEIGHTS}", tensors):
+        if (folder / name).is_file():
+            with open(folder / name, "rb") as file:
+                found[name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return found
+
+
+def read_about(path: Path, expected: int, writer: str, tensors: str) -> dict[str, Any]:
+    """What a folder says of itself. Raises UserError where it does not, in another format, or of other files than are there:
+    one of two that were saved over each other. Folders that were written before there were digests are taken as they are."""
     if not path.is_file():
         raise UserError(f"{path.parent}: no {path.name} here; {writer} writes one")
     about = read_json(path)
     if about.get("format") != expected:
         raise UserError(f"{path}: format {about.get('format')!r}, expected {expected}")
+    found, written = digests(path.parent, tensors), about.get("files", {})
+    for name in found:
+        if name in written and found[name] != written[name]:
+            raise UserError(
+                f"{path.parent / name}: is not the file that {path.name} was written with: saving was interrupted, or it is "
+                f"damaged; {writer} writes the folder anew"
+            )
     return about
 
 
@@ -112,7 +133,8 @@ def step_of(values: dict[str, Any], last: Sequence[Any]) -> Step:
     """The step that `step_to_json` wrote. last: the newest times, which say whether months end with their last day where a
     folder is older than `Step.day`."""
     size = np.timedelta64(values["size"], "ns") if values["duration"] else values["size"]
-    ends = values["months"] and all(np.datetime64(one, "D") + 1 == (np.datetime64(one, "M") + 1).astype("M8[D]") for one in last)
+    dates = [np.datetime64(one, "D") for one in last] if values["months"] else []
+    ends = values["months"] and all((date + 1).astype("M8[M]") > date.astype("M8[M]") for date in dates)
     return Step(size, months=values["months"], weekdays=values["weekdays"], day=values.get("day", 31 if ends else 0))
 
 

@@ -332,7 +332,9 @@ class Forecaster:
                 )
             for other in (rows[name] for name in stream.names[1:] if name in rows):
                 if len(other) < h or (other.covariates[:h] != given.covariates[:h]).any():
-                    raise UserError(f"future has other covariates of {other.name!r} than of {given.name!r}; they must be the same")
+                    raise UserError(
+                        f"future has other covariates of {other.name!r} than of {given.name!r}, which are read together"
+                    )
             check_near(given.covariates[:h], self.covariate_unit, given.times, settings.covariates)
             known[i, :h] = self.covariate_unit.into(given.covariates[:h])
             times.append(given.times[:h])
