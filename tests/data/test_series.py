@@ -1,12 +1,13 @@
 """Series from files and frames: what is read, and every way in which a file can be refused."""
 
 import gzip
+import re
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from openxlstm.data.series import Step, from_frame, future_panel, read_series, too_far
+from openxlstm.data.series import Step, from_frame, future_panel, read_series, spell, spell_all, too_far
 from openxlstm.errors import UserError
 
 
@@ -76,6 +77,13 @@ def test_a_long_file(file):
             "mixed frequencies: 1 hour after the row before, elsewhere 2 hours",
         ),
         ("date,a,a\n2024-01-01,1,1\n", 1, "two columns are named 'a'"),
+        (wide("1,1,1", "12345678901234567890,1,1"), 3, "'date' is 12345678901234567890; a time is a date or a whole number"),
+        (
+            wide("2024-03-31 01:00+01:00,1,1", "2024-03-31 03:00+02:00,1,1"),
+            3,
+            "'date' is '2024-03-31 03:00+02:00', in another time zone than the first, '2024-03-31 01:00+01:00'",
+        ),
+        (wide("13/01/2024,1,1", "14/01/2024,1,1", "soon,1,1"), 4, "'date' is 'soon', which is not a time like those before"),
     ],
     ids=lambda x: x if isinstance(x, str) and "\n" not in x else "",
 )
@@ -107,6 +115,48 @@ def test_other_refusals(file):
         read_series(file("unique_id,ds,y,s\nx,1,1,1\nx,2,1,2\n"), static=["s"])
     with pytest.raises(FileNotFoundError):
         read_series("no-such-file.csv")
+
+
+def test_a_mark_of_utf_8_is_no_part_of_a_name(file):
+    for encoding in ("utf-8", "UTF8"):
+        assert read_series(file("\ufeff" + GOOD), time="date", encoding=encoding).names == ("a", "b")
+
+
+def test_the_day_may_come_first(file, capfd):
+    panel = read_series(file(wide("13/01/2024,1,1", "14/01/2024,1,1")))
+    assert spell(panel.series[0].times[0]) == "2024-01-13"
+    assert capfd.readouterr().err == ""
+
+
+def test_a_damaged_gz(file):
+    path = file(GOOD * 50, "data.csv.gz")
+    content = bytearray(path.read_bytes())
+    content[20:40] = bytes(range(20))
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"data\.csv\.gz: "):
+        read_series(path)
+
+
+@pytest.mark.parametrize(("times", "bad"), [([0.5, 1.5], 0.5), ([1.0, np.inf], "inf"), ([1.0, 1e19], 1e19)])
+def test_times_that_are_no_whole_numbers(times, bad):
+    frame = pd.DataFrame({"unique_id": "x", "ds": times, "y": 1.0})
+    with pytest.raises(UserError, match=rf"'ds' is {re.escape(str(bad))}; a time is a date or a whole number of 64 bits"):
+        from_frame(frame)
+    assert from_frame(frame.assign(ds=[3.0, 4.0])).series[0].times.tolist() == [3, 4]
+
+
+def test_times_of_a_column_are_spelled_alike():
+    start = np.datetime64("2024-01-01", "ns")
+    for step, expected in (
+        (np.timedelta64(1, "D"), ["2024-01-01", "2024-01-02"]),
+        (np.timedelta64(1, "h"), ["2024-01-01 00:00:00", "2024-01-01 01:00:00"]),
+        (np.timedelta64(100, "ms"), ["2024-01-01 00:00:00.000", "2024-01-01 00:00:00.100"]),
+        (np.timedelta64(7, "ns"), ["2024-01-01 00:00:00.000000000", "2024-01-01 00:00:00.000000007"]),
+    ):
+        assert spell_all(start + step * np.arange(2)) == expected
+    assert spell(start + np.timedelta64(100, "ms")) == "2024-01-01 00:00:00.100"
+    assert spell_all(np.array([3, 40])) == ["3", "40"]
+    assert spell(np.int64(7)) == spell(7) == "7"
 
 
 def test_missing_values_where_they_are_allowed(file):

@@ -139,7 +139,10 @@ def test_rows_may_have_no_time_or_uneven_ones(trained):
         ([1.0, 2.0], hours(122)[120:121], r"2 values, but times of the shape \[1\]"),
         ([1.0, 2.0], hours(123)[[120, 122]], "row 122: the time is 2024-01-06 02:00:00, expected 2024-01-06 01:00:00"),
         ([1.0, 2.0], hours(121)[[120, 120]], "row 122: the time is 2024-01-06, expected 2024-01-06 01:00:00"),
-        ([1.0], ["soon"], "times must be datetimes or whole numbers, got 'soon'"),
+        ([1.0], ["soon"], "times must be datetimes or whole numbers, all alike; got 'soon'"),
+        ([1.0, 2.0], [5.5, 6.5], "times must be datetimes or whole numbers, all alike; got "),
+        ([1.0, 2.0], [*hours(121)[120:], 5], "times must be datetimes or whole numbers, all alike"),
+        ([1.0], [5], "row 121: a row has the time 5; the times of the rows before are dates"),
     ],
     ids=lambda x: x if isinstance(x, str) else "",
 )

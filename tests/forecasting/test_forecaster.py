@@ -271,6 +271,21 @@ def test_numbers_that_are_no_readings(frame: pd.DataFrame) -> None:
         make(covariates=("holiday",), static=("size",)).fit(frame)
 
 
+def test_times_of_another_kind(frame: pd.DataFrame) -> None:
+    part = rows(frame, 0, 60).assign(holiday=0.0)
+    numbered = part.assign(ds=part.groupby("unique_id").cumcount())
+    for first, second, kind in ((part, numbered, "dates"), (numbered, part, "whole numbers")):
+        forecaster = make(covariates=("holiday",), steps="rows", fit=dict(steps=2)).fit(rows(first, 0, 50))
+        for wrong in (
+            lambda f=forecaster, new=second: f.update(rows(new, 50, 52)),
+            lambda f=forecaster, new=second: f.update(new.assign(unique_id="new").iloc[:60]),
+            lambda f=forecaster, new=second, known=first: f.predict(data=new, future=rows(known, 50, 56)),
+            lambda f=forecaster, new=second: f.predict(future=rows(new, 50, 56)),
+        ):
+            with pytest.raises(UserError, match=f"a row has the time .*; the times of the rows before are {kind}"):
+                wrong()
+
+
 def test_new_series_and_their_unit(frame: pd.DataFrame) -> None:
     forecaster = stir(make().fit(rows(frame, 0, 100)), rows(frame, 0, 100))
     new = make_frame(rows=60, names="c", seed=3).assign(y=lambda f: 1e4 * f.y)

@@ -4,10 +4,12 @@ Nothing is dropped, filled or sorted in silence: what is wrong with a file ends 
 pandas, which reads the many ways to write a time, comes with the extra `series`.
 """
 
+import codecs
 import csv
 import gzip
 import math
 import warnings
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -40,6 +42,17 @@ class Step:
     months: bool = False
     weekdays: bool = False
     day: int = 0
+
+    @property
+    def dates(self) -> bool:
+        """Whether rows have dates, and not whole numbers."""
+        return self.months or isinstance(self.size, np.timedelta64)
+
+    def check_kind(self, name: str, time: Any) -> None:
+        """Raise UserError where a time of these rows is no date and the step is one of dates, or the other way round."""
+        if isinstance(time, np.datetime64) != self.dates:
+            kind = "dates" if self.dates else "whole numbers"
+            raise UserError(f"{name}: a row has the time {spell(time)}; the times of the rows before are {kind}")
 
     @property
     def season(self) -> int:
@@ -161,25 +174,56 @@ class Table:
         """A column of times: datetime64[ns], or int64 where all are whole numbers. Raises UserError for anything else."""
         cells = self.column(name)
         array = np.asarray(cells)
-        if array.dtype.kind in "iu":
-            return array.astype(np.int64)
         if array.dtype.kind == "M":
             times = array.astype("datetime64[ns]")
         else:
-            try:
-                return np.asarray([int(cell) for cell in cells], dtype=np.int64)
-            except (TypeError, ValueError):
-                pandas = import_pandas()
-                with warnings.catch_warnings():
-                    warnings.simplefilter("error", UserWarning)  # said where the first cell has no format known for times
-                    try:
-                        found = pandas.to_datetime(pandas.Series(list(cells)), errors="coerce")
-                    except UserWarning:
-                        raise UserError(f"{self.place(0)}: {name!r} is {cells[0]!r}, which is not a time") from None
-                times = found.dt.tz_localize(None).to_numpy(dtype="datetime64[ns]")
+            whole = self._whole(name, cells)
+            if whole is not None:
+                return whole
+            times = self._dates(name, cells)
         if (bad := np.flatnonzero(np.isnat(times))).size:
-            raise UserError(f"{self.place(bad[0])}: {name!r} is {cells[bad[0]]!r}, which is not a time like those before")
+            like = " like those before" if bad[0] else ""
+            raise UserError(f"{self.place(bad[0])}: {name!r} is {cells[bad[0]]!r}, which is not a time{like}")
         return times
+
+    def _whole(self, name: str, cells: Sequence[Any]) -> NDArray[np.int64] | None:
+        """Cells as whole numbers, None where one reads as none. Raises UserError for fractions and more than 64 bits."""
+        found = []
+        for index, cell in enumerate(cells):
+            try:
+                found.append(int(cell))
+            except (TypeError, ValueError):
+                return None
+            except OverflowError:  # infinity
+                found.append(2**63)
+            fraction = not isinstance(cell, str) and found[-1] != cell
+            if fraction or not -(2**63) <= found[-1] < 2**63:
+                raise UserError(f"{self.place(index)}: {name!r} is {cell}; a time is a date or a whole number of 64 bits")
+        return np.asarray(found, dtype=np.int64)
+
+    def _dates(self, name: str, cells: Sequence[Any]) -> NDArray[Any]:
+        """Cells as datetime64[ns]; what is no date is NaT."""
+        pandas = import_pandas()
+        with warnings.catch_warnings(record=True) as said:  # raised as errors, they would end inside of pandas
+            warnings.simplefilter("always", UserWarning)
+            try:
+                found = pandas.to_datetime(pandas.Series(list(cells)), errors="coerce")
+            except ValueError:
+                raise self._mixed_zones(name, cells) from None
+        if any("dayfirst" not in str(one.message) for one in said):  # the first cell has no format known for times
+            raise UserError(f"{self.place(0)}: {name!r} is {cells[0]!r}, which is not a time")
+        if found.dtype.kind != "M":
+            raise self._mixed_zones(name, cells)
+        return found.dt.tz_localize(None).to_numpy(dtype="datetime64[ns]")
+
+    def _mixed_zones(self, name: str, cells: Sequence[Any]) -> UserError:
+        """The error for times that are not all as far from UTC."""
+        pandas = import_pandas()
+        offsets = [pandas.Timestamp(cell).utcoffset() for cell in cells]
+        row = next((row for row, offset in enumerate(offsets) if offset != offsets[0]), 0)
+        return UserError(
+            f"{self.place(row)}: {name!r} is {cells[row]!r}, in another time zone than the first, {cells[0]!r}; write all in one"
+        )
 
 
 def too_far(x: NDArray[np.float64], offset: NDArray[np.float64], scale: NDArray[np.float64]) -> NDArray[np.int64]:
@@ -243,16 +287,17 @@ def read_series(
 
 
 def read_table(path: Path, encoding: str = "utf-8") -> Table:
-    """The columns of a CSV file as text."""
+    """The columns of a CSV file as text. UTF-8 may begin with a mark, as in files of spreadsheets."""
     opened: Any = gzip.open if path.suffix == ".gz" else open
     try:
+        encoding = "utf-8-sig" if codecs.lookup(encoding).name == "utf-8" else encoding
         with opened(path, "rt", encoding=encoding, newline="") as file:
             rows = list(csv.reader(file))
     except UnicodeDecodeError as error:
         raise UserError(
-            f"{path}: the text is not {encoding} ({error.reason}); give its encoding, for example latin-1"
+            f"{path}: the text is not {encoding.removesuffix('-sig')} ({error.reason}); give its encoding, for example latin-1"
         ) from None
-    except (LookupError, gzip.BadGzipFile, EOFError, csv.Error) as error:
+    except (LookupError, gzip.BadGzipFile, zlib.error, EOFError, csv.Error) as error:
         raise UserError(f"{path}: {error}") from None
     if not rows or not rows[0]:
         raise UserError(f"{path}: the first line must name the columns; it is empty")
@@ -372,10 +417,16 @@ def whole_months(times: NDArray[Any]) -> tuple[int, int] | None:
 
 def spell(time: Any) -> str:
     """A time as people write it."""
-    if not isinstance(time, np.datetime64):
-        return str(time)
-    text = str(time.astype("datetime64[s]")).replace("T", " ")
-    return text.removesuffix(" 00:00:00")
+    return spell_all(np.asarray([time]))[0]
+
+
+def spell_all(times: NDArray[Any]) -> list[str]:
+    """A column of times as people write it, all to the same unit: days, seconds or what parts of them are needed."""
+    if times.dtype.kind != "M":
+        return [str(time) for time in times.tolist()]
+    coarser = (times.astype(f"datetime64[{unit}]") for unit in ("D", "s", "ms", "us"))
+    shown = next((found for found in coarser if (found == times).all()), times)
+    return [text.replace("T", " ") for text in np.datetime_as_string(shown).tolist()]
 
 
 def future_panel(

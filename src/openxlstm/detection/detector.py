@@ -175,6 +175,7 @@ class AnomalyDetector:
         stamps = as_times(times, rows)
         if stream.last is None or stream.step is None:
             raise UserError("the rows before had no times")
+        stream.step.check_kind(f"row {stream.rows + 1}", stamps[0])
         equal = self.settings.steps == "equal"
         expected = stream.step.after(stream.last, rows)
         before = np.concatenate([[stream.last], stamps[:-1]]).astype(stamps.dtype)
@@ -217,9 +218,12 @@ def as_times(times: Any, rows: int) -> NDArray[Any]:
     if array.dtype.kind in "iu":
         return array.astype(np.int64)
     try:
+        numbers = array.dtype.kind == "O" and any(isinstance(time, int | float) for time in array)
+        if numbers or array.dtype.kind == "f":
+            raise TypeError  # numpy would take them for nanoseconds
         found = array.astype("datetime64[ns]")
     except (TypeError, ValueError):
-        raise UserError(f"times must be datetimes or whole numbers, got {times[0]!r}") from None
+        raise UserError(f"times must be datetimes or whole numbers, all alike; got {next(iter(times))!r}") from None
     if np.isnat(found).any():
         raise UserError(f"the time of row {int(np.isnat(found).argmax()) + 1} is missing")
     return found

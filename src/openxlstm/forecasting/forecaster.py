@@ -235,6 +235,9 @@ class Forecaster:
 
     def _bundles(self, panel: Panel) -> list[Bundle]:
         """The bundles of a panel for the fitted model, whatever the order of the panel's series."""
+        assert self.step is not None
+        for one in panel.series:
+            self.step.check_kind(repr(one.name), one.times[0])
         together = self.settings.multivariate
         return bundles(panel, together, next(iter(self.units)) if together else ())
 
@@ -323,6 +326,7 @@ class Forecaster:
             if given is None or len(given) < h:
                 count = 0 if given is None else len(given)
                 raise UserError(f"future has {count} rows of {stream.names[0]!r}; {h} are needed")
+            step.check_kind(f"future of {given.name!r}", given.times[0])
             expected = step.after(stream.last, h)
             wrong = given.times[:h] != expected if settings.steps == "equal" else given.times[:h] <= stream.last
             if wrong.any():

@@ -46,7 +46,7 @@ def read_nab(folder: str | Path, *, irregular: bool = False) -> tuple[Labelled, 
 def read_windows(path: Path) -> dict[str, list[tuple[str, str]]]:
     """Name of a series -> first and last stamp of each window."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; expected a folder with data/ and {WINDOWS}") from None
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
