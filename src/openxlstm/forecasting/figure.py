@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from openxlstm.data.series import ID, TIME
 from openxlstm.errors import missing_extra
 from openxlstm.forecasting.streams import Stream
-from openxlstm.training.record import canvas
+from openxlstm.training.record import canvas, plain
 
 if TYPE_CHECKING:
     from openxlstm.forecasting.forecaster import Forecaster
@@ -28,7 +28,7 @@ def draw(forecaster: "Forecaster", path: Path, columns: dict[str, NDArray[Any]],
             for axes, (name, stream, channel) in zip(grid, shown):
                 here = columns[ID] == name
                 past, before = recent(stream, channel, forecaster, 4 * horizon)
-                axes.plot(past, before, color="#1f4e79", linewidth=1.2, label=name)
+                axes.plot(past, before, color="#1f4e79", linewidth=1.2, label=plain(name))
                 axes.plot(columns[TIME][here], columns[NAME][here], color="#c0392b", linewidth=1.4, label="forecast")
                 for level in sorted(forecaster.settings.levels, reverse=True):
                     low, high = (columns[f"{NAME}-{end}-{level}"][here] for end in ("lo", "hi"))

@@ -220,16 +220,22 @@ def middle(lengths: str) -> float:
     return (int(low) + int(high or low)) / 2
 
 
+def plain(text: str) -> str:
+    """A user's text for matplotlib, which would read what stands between two dollars as a formula."""
+    return text.replace("$", r"\$")
+
+
 @contextlib.contextmanager
 def canvas(path: Path, title: str, size: tuple[float, float]) -> Iterator[Any]:
-    """A matplotlib figure to draw on, which is then saved as a PNG. Raises ImportError without matplotlib."""
+    """A matplotlib figure to draw on, which is then saved as a PNG. title: taken literally. Raises ImportError without
+    matplotlib."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=size, layout="constrained")
     FigureCanvasAgg(figure)
     yield figure
-    figure.suptitle(title, fontsize=10)
+    figure.suptitle(plain(title), fontsize=10)
     with atomic_path(path) as aside:
         figure.savefig(aside, dpi=150, format="png")
 

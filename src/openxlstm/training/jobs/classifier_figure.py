@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from openxlstm.training.record import canvas, draw_losses
+from openxlstm.training.record import canvas, draw_losses, plain
 
 NAMED = 12  # classes to which their names are written
 
@@ -24,8 +24,9 @@ def draw_confusion(axes: Any, test: Mapping[str, Any]) -> None:
     shares = [[count / max(sum(row), 1) for count in row] for row in counts]
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     if len(classes) <= NAMED:
-        axes.set_xticks(range(len(classes)), classes, rotation=0 if len(classes) < 4 else 45)
-        axes.set_yticks(range(len(classes)), classes)
+        names = [plain(str(name)) for name in classes]
+        axes.set_xticks(range(len(classes)), names, rotation=0 if len(classes) < 4 else 45)
+        axes.set_yticks(range(len(classes)), names)
         for row, (line, parts) in enumerate(zip(counts, shares)):
             for column, (count, share) in enumerate(zip(line, parts)):
                 axes.text(column, row, f"{count:,}", ha="center", va="center", color="white" if share > 0.5 else "black")
