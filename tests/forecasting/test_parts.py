@@ -11,6 +11,7 @@ from openxlstm.forecasting.fit import FitConfig, Pieces, fit_model, losses
 from openxlstm.forecasting.linear import LinearConfig, LinearModel
 from openxlstm.forecasting.rows import Ahead, Rows, walk
 from openxlstm.forecasting.scores import coverage, mase, smape
+from openxlstm.forecasting.streams import unit_of
 from openxlstm.models.config import ForecastConfig
 from openxlstm.models.forecast import Forecast, ForecastModel
 
@@ -82,6 +83,14 @@ def test_padding_sends_no_gradient_into_nlinear() -> None:
     assert model.map.weight.grad is not None
     assert model.map.weight.grad.isfinite().all()
     assert torch.equal(forecast.point[0, 2:, 0, 0], torch.tensor([1.0, 2.0]))
+
+
+def test_units_of_small_numbers() -> None:
+    x = np.array([[1.0, 0.0, 5.0, 1e5], [3.0, 0.0, 5.0, 1e5 + 1e-8]])
+    for size in (1.0, 1e-13, 1e-100):
+        offset, scale = unit_of(size * x)
+        assert scale / [size, 1.0, 1.0, 1.0] == pytest.approx([1.0, 1.0, 1.0, 1.0])
+        assert offset[0] == pytest.approx(2 * size)
 
 
 def test_losses() -> None:

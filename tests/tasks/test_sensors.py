@@ -12,6 +12,7 @@ import torch
 from openxlstm import SequenceConfig, SequenceModel
 from openxlstm.errors import UserError
 from openxlstm.tasks import TASKS
+from openxlstm.tasks.sensors import standard
 from openxlstm.tasks.turbofan import phm08
 from openxlstm.training.evaluation.task import evaluate_task
 from sensorfiles import write_engines, write_recordings
@@ -50,6 +51,11 @@ def test_training_asks_after_each_flight_and_the_test_after_the_last(engines):
     assert test.scored.sum(1).tolist() == [1] * 4
     last = test.targets[torch.arange(4), test.lengths - 1, 0]
     assert last.tolist() == pytest.approx([5 / 20, 10 / 20, 15 / 20, 20 / 20]), "the lives of the RUL file"
+
+
+def test_channels_of_small_numbers_are_standardised_too():
+    found = standard([np.array([[1e-12, 5.0, 0.0, 1e5]]), np.array([[3e-12, 5.0, 0.0, 1e5 + 1e-6]])])
+    assert found.std / [1e-12, 1, 1, 1] == pytest.approx([1, 1, 1, 1])
 
 
 def test_inputs_are_standardised_by_the_training_engines_alone(engines):

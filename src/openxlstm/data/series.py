@@ -222,7 +222,7 @@ class Table:
         offsets = [pandas.Timestamp(cell).utcoffset() for cell in cells]
         row = next((row for row, offset in enumerate(offsets) if offset != offsets[0]), 0)
         return UserError(
-            f"{self.place(row)}: {name!r} is {cells[row]!r}, in another time zone than the first, {cells[0]!r}; write all in one"
+            f"{self.place(row)}: {name!r} is {cells[row]!r}, in another time zone than {cells[0]!r}; write all in one"
         )
 
 
@@ -255,6 +255,7 @@ def read_series(
     steps: str = "equal",
     missing: bool = False,
     encoding: str = "utf-8",
+    known: Sequence[str] = (),
 ) -> Panel:
     """The series of a CSV file (or .csv.gz) with a header.
 
@@ -264,7 +265,7 @@ def read_series(
     covariates: columns of numbers that are known in advance. static: columns that are constant within a series (long files).
     steps: "equal" refuses gaps; "rows" takes rows as they follow each other, whatever time lies between them (trading days).
     missing: allow empty cells in the targets; they become NaN.
-    encoding: of the text.
+    encoding: of the text. known: columns that are series of a wide file where `targets` names none.
     Raises UserError, which names file and line, for: missing or doubled columns, lines with too many or few cells, text in a
     column of numbers, times that are no times, unsorted or doubled times, gaps, and mixed steps.
     """
@@ -278,7 +279,7 @@ def read_series(
     if static:
         raise UserError(f"{table.source}: static columns need a long file ({ID}, {TIME}, {TARGET})")
     time = time or next(iter(table.columns))
-    targets = targets or [name for name in table.columns if name not in (time, *covariates)]
+    targets = targets or known or [name for name in table.columns if name not in (time, *covariates)]
     if not targets:
         raise UserError(f"{table.source}: no column is left to forecast besides {time!r}")
     table = replace(table, columns=table.columns | {time: table.times(time)})  # read once, not once a series

@@ -32,7 +32,7 @@ def moving_z_score(values: Array, window: int) -> Array:
     for row in range(2, len(values)):
         before = values[max(row - window, 0) : row]
         away, deviation = abs(values[row] - before.mean()), before.std()
-        if away > 1e-12 * max(abs(values[row]), 1.0):
+        if away > 1e-12 * abs(values[row]):
             found[row] = away / (away + deviation)
     return found
 

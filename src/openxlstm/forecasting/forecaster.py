@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from openxlstm.data.series import ID, TARGET, TIME, Panel, Step, from_frame, import_pandas, spell
+from openxlstm.data.series import ID, TARGET, TIME, Panel, Step, from_frame, import_pandas
 from openxlstm.errors import UserError
 from openxlstm.forecasting.baselines import baselines
 from openxlstm.forecasting.calibration import calibrate, calibrated
@@ -26,6 +26,7 @@ from openxlstm.forecasting.streams import (
     check_near,
     head,
     read,
+    rows_ahead,
     tail,
     together,
     unit_of,
@@ -318,27 +319,10 @@ class Forecaster:
             )
         if not isinstance(future, Panel):
             future = from_frame(future, covariates=settings.covariates, steps="rows", target=None)
-        rows = {one.name: one for one in future.series}
         times = []
         known = torch.zeros(len(streams), settings.horizon, len(settings.covariates))
         for i, stream in enumerate(streams.values()):
-            given = rows.get(stream.names[0])
-            if given is None or len(given) < h:
-                count = 0 if given is None else len(given)
-                raise UserError(f"future has {count} rows of {stream.names[0]!r}; {h} are needed")
-            step.check_kind(f"future of {given.name!r}", given.times[0])
-            expected = step.after(stream.last, h)
-            wrong = given.times[:h] != expected if settings.steps == "equal" else given.times[:h] <= stream.last
-            if wrong.any():
-                at = int(wrong.argmax())
-                raise UserError(
-                    f"future of {stream.names[0]!r}: expected a row of {spell(expected[at])}, got {spell(given.times[at])}"
-                )
-            for other in (rows[name] for name in stream.names[1:] if name in rows):
-                if len(other) < h or (other.covariates[:h] != given.covariates[:h]).any():
-                    raise UserError(
-                        f"future has other covariates of {other.name!r} than of {given.name!r}, which are read together"
-                    )
+            given = rows_ahead(future, stream.names, stream.last, h, step, settings.steps)
             check_near(given.covariates[:h], self.covariate_unit, given.times, settings.covariates)
             known[i, :h] = self.covariate_unit.into(given.covariates[:h])
             times.append(given.times[:h])

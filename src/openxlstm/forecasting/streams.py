@@ -38,7 +38,7 @@ def unit_of(x: NDArray[np.float64]) -> Unit:
     with np.errstate(over="ignore", invalid="ignore"):  # numbers that have no deviation are refused where they are read
         offset = np.where(known, x, 0.0).sum(0) / count
         scale = np.sqrt((np.where(known, x - offset, 0.0) ** 2).sum(0) / count)
-    return Unit(offset, np.where(scale > 1e-12 * np.maximum(np.abs(offset), 1.0), scale, 1.0))
+    return Unit(offset, np.where(scale > 1e-12 * np.abs(offset), scale, 1.0))
 
 
 @dataclass(frozen=True)
@@ -96,6 +96,28 @@ def check_follows(bundle: Bundle, stream: Stream, step: Step, steps: str) -> Non
     if steps == "equal" and (bundle.times != expected).any():
         wrong = int((bundle.times != expected).argmax())
         raise UserError(f"{name!r}: expected a row of {spell(expected[wrong])}, got {spell(bundle.times[wrong])}")
+
+
+def rows_ahead(future: Panel, names: Sequence[str], last: Any, h: int, step: Step, steps: str) -> Series:
+    """The rows to come of series that are read together, which all have the same. last: the time of the last row.
+
+    Raises UserError where there are less than h, or do not come next.
+    """
+    rows = {one.name: one for one in future.series}
+    given = rows.get(names[0])
+    if given is None or len(given) < h:
+        count = 0 if given is None else len(given)
+        raise UserError(f"future has {count} rows of {names[0]!r}; {h} are needed")
+    step.check_kind(f"future of {given.name!r}", given.times[0])
+    expected = step.after(last, h)
+    wrong = given.times[:h] != expected if steps == "equal" else given.times[:h] <= last
+    if wrong.any():
+        at = int(wrong.argmax())
+        raise UserError(f"future of {names[0]!r}: expected a row of {spell(expected[at])}, got {spell(given.times[at])}")
+    for other in (rows[name] for name in names[1:] if name in rows):
+        if len(other) < h or (other.covariates[:h] != given.covariates[:h]).any():
+            raise UserError(f"future has other covariates of {other.name!r} than of {given.name!r}, which are read together")
+    return given
 
 
 def check_near(x: NDArray[np.float64], unit: Unit, times: NDArray[Any], names: Sequence[str]) -> None:

@@ -34,7 +34,7 @@ def standard(rows: Sequence[NDArray[np.float64]]) -> Standard:
     count = np.maximum(known.sum(0), 1)
     mean = np.where(known, every, 0.0).sum(0) / count
     std = np.sqrt((np.where(known, every - mean, 0.0) ** 2).sum(0) / count)
-    return Standard(mean, np.where(std > 1e-9 * np.maximum(np.abs(mean), 1.0), std, 1.0))
+    return Standard(mean, np.where(std > 1e-9 * np.abs(mean), std, 1.0))
 
 
 @dataclass(frozen=True, kw_only=True)
