@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from openxlstm.cli import main as cli
+from openxlstm.cli.detect import lines_of
+from openxlstm.errors import UserError
 
 QUICK = ["--train-steps", "10", "--dim", "16", "--context", "24", "--threads", "1"]
 ROWS, STRANGE = 250, 230
@@ -107,6 +109,8 @@ def test_stdin_is_answered_line_by_line(file, capsys, monkeypatch):
         (["text.csv"], "text.csv, line 3: 'value' is 'x', which is not a number"),
         (["all.csv", "--load", "nowhere"], "no detector.json here"),
         (["all.csv", "--load", "nowhere", "--train", "9"], "leave out --train"),
+        (["-", "--load", "nowhere", "--context", "9", "--lr", "1"], "leave out --context, --lr"),
+        (["far.csv", "--train", "200"], "row 250: the value is 9.96921e+36, more than"),
         (["all.csv", "--train", "200", "--device", "cuda:77"], "device 'cuda:77' cannot be used here"),
         (["all.csv", "--load", "nowhere", "--device", "toaster"], "device 'toaster' cannot be used here"),
         (["all.csv", "--threshold", "2"], "at most 1"),
@@ -124,6 +128,7 @@ def test_mistakes_are_one_line_and_exit_code_2(file, capsys, monkeypatch, option
         "gap": good[:20] + good[21:],
         "twice": good[:2] + good[1:],
         "mixed": [*halves, "2024-01-01 09:30:00,1", *good[11:]],
+        "far": [*good[:-1], f"{good[-1].partition(',')[0]},9.96921e36"],
         "text": ["2024-01-01 00:00:00,1", "2024-01-01 01:00:00,x"],
     }
     for name, rows in bad.items():
@@ -148,4 +153,30 @@ def test_irregular_stamps_are_told(file, capsys):
     assert cli.main(["detect", "back.csv", *QUICK, "--train", "200", "--irregular", "--no-figure", "--save", "pump"]) == 0
     assert "1 going back; first in line 222" in capsys.readouterr().err
     assert len((file / "anomalies.csv").read_text().splitlines()) == 1 + len(backward)
-    assert cli.main(["detect", "back.csv", "--load", "pump", "--irregular", "--no-figure"]) == 0
+    for more in ((), ("--irregular",)):
+        assert cli.main(["detect", "back.csv", "--load", "pump", *more, "--no-figure"]) == 0
+    assert cli.main(["detect", "all.csv", *QUICK, "--train", "200", "--no-figure", "--save", "even"]) == 0
+    assert cli.main(["detect", "back.csv", "--load", "even", "--irregular", "--no-figure"]) == 2
+    assert "even: was trained on rows at equal steps; --irregular is for training" in capsys.readouterr().err
+
+
+def test_stamps_are_written_as_fine_as_they_are(file, capsys):
+    start = np.datetime64("2024-01-01", "ms")
+    text = "".join(f"{start + 100 * row},{line.rpartition(',')[2]}\n" for row, line in enumerate(lines()))
+    (file / "fast.csv").write_text("time,value\n" + text)
+    assert cli.main(["detect", "fast.csv", *QUICK, "--train", "200", "--no-figure"]) == 0
+    assert "2024-01-01 00:00:23.000 to " in capsys.readouterr().out
+    written = [row["time"] for row in rows_of((file / "anomalies.csv").read_text())]
+    assert written[:2] == ["2024-01-01 00:00:00.000", "2024-01-01 00:00:00.100"]
+    assert cli.main(["detect", "all.csv", *QUICK, "--train", "200", "--no-figure", "--out", "hours.csv"]) == 0
+    assert rows_of((file / "hours.csv").read_text())[0]["time"] == "2024-01-01 00:00:00"
+    assert cli.main(["detect", "hours.csv", *QUICK, "--train", "200", "--no-figure"]) == 0, "what was written can be read"
+
+
+def test_lines_of_stdin(file, capsys):
+    text = "\ufefftime,value\n\n5,1.5\n6,2\n  \n"
+    assert [(row.text, row.time, row.value) for row in lines_of(io.StringIO(text))] == [("5", 5, 1.5), ("6", 6, 2.0)]
+    assert "line 1 is taken as a header: time,value" in capsys.readouterr().err
+    for second, what in (("7", "missing"), ("2024-01-01,3", "2024-01-01")):
+        with pytest.raises(UserError, match=f"stdin, line 3: the time is {what}; in the rows before it was 5"):
+            list(lines_of(io.StringIO(f"5,1.5\n\n{second}\n")))

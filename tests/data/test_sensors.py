@@ -139,6 +139,9 @@ def test_nab(tmp_path):
     (found,) = read_nab(tmp_path)
     assert (found.name, found.windows, found.oddities) == ("one/a.csv", ((4, 9), (20, 20)), "")
     assert found.values.tolist() == list(range(30))
+    for name in ("data/one/a.csv", "labels/combined_windows.json"):
+        (tmp_path / name).write_text("\ufeff" + (tmp_path / name).read_text())  # as some editors write UTF-8
+    assert read_nab(tmp_path)[0].windows == found.windows
 
 
 @pytest.mark.parametrize(

@@ -209,6 +209,14 @@ def test_halves_of_two_states_are_refused(trained, tmp_path):
         AnomalyDetector.load(tmp_path)
 
 
+def test_titles_are_no_formulas(tmp_path):
+    pytest.importorskip("matplotlib")
+    from openxlstm.detection.figure import draw
+
+    draw(tmp_path / "a.png", "cost_$_per_$^.csv", hours(5), np.arange(5.0), np.full(5, 0.5), 0.95, 2)
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_surprise_by_hand():
     surprise = Surprise(2)
     errors = [(1.0, math.nan), (1.0, 2.0), (3.0, 2.0), (1.0, 8.0)]
@@ -237,6 +245,7 @@ def test_baselines():
     assert z[3] == 1.0, "a change where there was none"
     away, deviation = 5 - 4 / 3, np.std([1, 1, 2])
     assert z[4] == pytest.approx(away / (away + deviation))
+    assert moving_z_score(1e-13 * values, 3) == pytest.approx(z)
     changed = values.copy()
     changed[5] = 100
     assert np.array_equal(moving_z_score(changed, 3)[:5], z[:5])

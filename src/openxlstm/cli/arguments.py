@@ -71,6 +71,18 @@ class VerbParser(argparse.ArgumentParser):
             self.error(f"{rest[0]!r} is {'an unknown option' if rest[0].startswith('-') else 'one argument too many'}")
         return found
 
+    def parse_going_on(self, args: Sequence[str], training: Sequence[str]) -> Any:
+        """As parse_args, for a verb that trains or, with --load, goes on; then options of `training` (their names as
+        attributes) raise UserError, for nothing would come of them."""
+        found = self.parse_args(args, argparse.Namespace(**dict.fromkeys(training)))  # argparse leaves alone what is there
+        given = [f"--{name.replace('_', '-')}" for name in training if getattr(found, name) is not None]
+        if found.load and given:
+            raise UserError(f"--load goes on with what was trained: leave out {', '.join(given)}")
+        for name in training:
+            if getattr(found, name) is None:
+                setattr(found, name, self.get_default(name))
+        return found
+
     def error(self, message: str) -> NoReturn:
         """Raise UserError in place of argparse's usage text and exit."""
         message = message.removeprefix("argument ")

@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
 from openxlstm.cli.arguments import VerbParser, add_device_options, check_figures, device_of, number, say
 from openxlstm.errors import UserError
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 SHOWN = 20
 """Anomalies of the table; the file has all."""
+TRAINING = ("train", "model", "dim", "blocks", "context", "train_steps", "lr", "seed")
+"""Options that a detector of --load has no use for: it is what it was trained to be."""
 COLUMNS = ("time", "value", "expected", "score", "anomaly", "training")
 
 
@@ -61,9 +63,7 @@ def parser() -> VerbParser:
 
 def run(argv: list[str]) -> int:
     """Score, write the files, print the table."""
-    args = parser().parse_args(argv)
-    if args.load and args.train is not None:
-        raise UserError("--load goes on with a trained detector: leave out --train")
+    args = parser().parse_going_on(argv, TRAINING)
     if args.file == "-":
         return stream(args)
     if not args.no_figure:
@@ -71,23 +71,30 @@ def run(argv: list[str]) -> int:
     import numpy as np
 
     from openxlstm.data.sensors.anomalies import read_stamped
+    from openxlstm.data.series import spell_all
+    from openxlstm.detection.detector import check_near, scale_of
     from openxlstm.files import write_atomic
 
+    detector = loaded(args) if args.load else new_detector(args)
     times, values, oddities = read_stamped(
-        args.file, time=args.time, value=args.value, irregular=args.irregular, encoding=args.encoding
+        args.file, time=args.time, value=args.value, irregular=not ordered(detector), encoding=args.encoding
     )
     if oddities:
         say(f"note: irregular stamps: {oddities}")
     training = 0 if args.load else rows_to_train(args.train, len(values))
-    detector = loaded(args) if args.load else new_detector(args)
     stamps = times if ordered(detector) else None
     if not args.load:
         say(f"{len(values):,} rows, {training:,} of them to learn from")
+        check_near(values, scale_of(values[:training]), 0)  # before the training, not after it
         detector.fit(values[:training], None if stamps is None else stamps[:training], say=say)
     later, forecasts = detector.scores_and_forecasts(values[training:], None if stamps is None else stamps[training:])
+    if args.save:  # first, so that no figure or full disk is in its way
+        detector.save(args.save)
+        say(f"detector: {args.save}")
     expected = np.concatenate([np.full(training, np.nan), forecasts])
     scores = np.concatenate([detector.training_scores, later])
-    write_atomic(args.out, as_csv(times, values, expected, scores, args.threshold, training))
+    spelled = spell_all(times)
+    write_atomic(args.out, as_csv(spelled, values, expected, scores, args.threshold, training))
     say(f"scores: {args.out}")
     if not args.no_figure:
         from openxlstm.detection.figure import draw
@@ -95,10 +102,7 @@ def run(argv: list[str]) -> int:
         figure = Path(args.figure or Path(args.out).with_suffix(".png"))
         draw(figure, Path(args.file).name, times, values, scores, args.threshold, training)
         say(f"figure: {figure}")
-    if args.save:
-        detector.save(args.save)
-        say(f"detector: {args.save}")
-    events = anomalies(times, scores, args.threshold, training)
+    events = anomalies(spelled, scores, args.threshold, training)
     if args.json:
         print(json.dumps(events, indent=2))
         return 0
@@ -146,10 +150,13 @@ def loaded(args: Any) -> "AnomalyDetector":
     """The detector of --load."""
     from openxlstm.detection import AnomalyDetector
 
-    return AnomalyDetector.load(args.load, device_of(args))
+    found = AnomalyDetector.load(args.load, device_of(args))
+    if args.irregular and ordered(found):
+        raise UserError(f"{args.load}: was trained on rows at equal steps; --irregular is for training")
+    return found
 
 
-def as_csv(times: Any, values: Any, expected: Any, scores: Any, threshold: float, training: int) -> str:
+def as_csv(times: Sequence[str], values: Any, expected: Any, scores: Any, threshold: float, training: int) -> str:
     """All rows as CSV."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -159,29 +166,25 @@ def as_csv(times: Any, values: Any, expected: Any, scores: Any, threshold: float
     return text.getvalue()
 
 
-def line_of(time: Any, value: float, expected: float, score: float, threshold: float, training: bool) -> list[str]:
+def line_of(time: str, value: float, expected: float, score: float, threshold: float, training: bool) -> list[str]:
     """The cells of a row."""
-    from openxlstm.data.series import spell
-
     forecast = "" if expected != expected else f"{expected:.6g}"
     fired = score >= threshold and not training
-    return ["" if time is None else spell(time), f"{value:.10g}", forecast, f"{score:.6f}", str(int(fired)), str(int(training))]
+    return [time, f"{value:.10g}", forecast, f"{score:.6f}", str(int(fired)), str(int(training))]
 
 
-def anomalies(times: Any, scores: Any, threshold: float, training: int) -> list[dict[str, Any]]:
+def anomalies(times: Sequence[str], scores: Any, threshold: float, training: int) -> list[dict[str, Any]]:
     """Rows that fired after the training rows; those that follow each other are one."""
-    from openxlstm.data.series import spell
-
     found: list[dict[str, Any]] = []
     before = -2
     for row in range(training, len(scores)):
         if scores[row] < threshold:
             continue
         if row > before + 1:
-            found.append({"first": spell(times[row]), "last": "", "rows": 0, "score": 0.0})
+            found.append({"first": times[row], "last": "", "rows": 0, "score": 0.0})
         one = found[-1]
         found[-1] = one | {
-            "last": spell(times[row]),
+            "last": times[row],
             "rows": one["rows"] + 1,
             "score": round(max(one["score"], float(scores[row])), 6),
         }
@@ -193,6 +196,8 @@ def stream(args: Any) -> int:
     """Answer the rows of stdin one by one; without --load the first --train of them are learnt from."""
     if args.json or args.figure or args.time or args.value:
         raise UserError("--json, --figure, --time and --value are for files; stdin has lines `value` or `time,value`")
+    import numpy as np
+
     rows = lines_of(sys.stdin)
     writer = csv.writer(sys.stdout, lineterminator="\n")
     if args.load:
@@ -202,17 +207,17 @@ def stream(args: Any) -> int:
         if args.train is None or args.train < 2 or args.train != int(args.train):
             raise UserError("stdin has no end: give --train as a number of rows, or a trained detector with --load")
         first = [row for _, row in zip(range(int(args.train)), rows)]
-        times = [time for time, _ in first]
-        stamps, detector = times_or_none(times), new_detector(args)
-        detector.fit([value for _, value in first], stamps if ordered(detector) else None, say=say)
+        times, detector = [row.time for row in first], new_detector(args)
+        stamps = np.asarray(times) if times and times[0] is not None and ordered(detector) else None
+        detector.fit([row.value for row in first], stamps, say=say)
         writer.writerow(COLUMNS)
-        for (time, value), score in zip(first, detector.training_scores):
-            writer.writerow(line_of(time, value, float("nan"), score, args.threshold, True))
+        for row, score in zip(first, detector.training_scores):
+            writer.writerow(line_of(row.text, row.value, float("nan"), score, args.threshold, True))
     sys.stdout.flush()
-    for time, value in rows:
+    for row in rows:
         expected = detector.expected
-        score = detector.score(value, time if ordered(detector) else None)
-        writer.writerow(line_of(time, value, expected, score, args.threshold, False))
+        score = detector.score(row.value, row.time if ordered(detector) else None)
+        writer.writerow(line_of(row.text, row.value, expected, score, args.threshold, False))
         sys.stdout.flush()
     if args.save:
         detector.save(args.save)
@@ -220,24 +225,21 @@ def stream(args: Any) -> int:
     return 0
 
 
-def times_or_none(times: Sequence[Any]) -> Any:
-    """The times of rows, or None where none has one. Raises UserError where some do."""
-    import numpy as np
+class Row(NamedTuple):
+    """A line of stdin."""
 
-    if any(time is None for time in times) and any(time is not None for time in times):
-        raise UserError(
-            f"stdin, line {[time is None for time in times].index(times[0] is not None) + 1}: some rows have a time"
-        )
-    return None if not times or times[0] is None else np.asarray(times)
+    text: str  # of the time, which is written as it came: a column that has no end has no finest unit
+    time: Any  # datetime64, a whole number, or None
+    value: float
 
 
-def lines_of(lines: TextIO) -> Iterator[tuple[Any, float]]:
-    """Time, or None, and value of each line; a first line of two words is a header."""
-    import numpy as np
+def lines_of(lines: TextIO) -> Iterator[Row]:
+    """The rows; a first line of two words is a header, empty lines are none. Raises UserError, which names the line, also where
+    some rows have a time, or one of another kind, and others not."""
+    from openxlstm.data.sensors.text import finite, numbered
 
-    from openxlstm.data.sensors.text import finite
-
-    for count, line in enumerate(lines, 1):
+    first: Any = None
+    for count, line in numbered(lines):
         cells = [cell.strip() for cell in line.split(",")]
         place = f"stdin, line {count}"
         if len(cells) > 2:
@@ -245,11 +247,25 @@ def lines_of(lines: TextIO) -> Iterator[tuple[Any, float]]:
         if count == 1 and cells[-1].isidentifier() and cells[-1].lower() not in ("nan", "inf", "infinity"):
             say(f"note: {place} is taken as a header: {line.strip()}")
             continue
-        value = finite(cells[-1], place, "the value")
-        if len(cells) == 1:
-            yield None, value
-            continue
-        try:
-            yield int(cells[0]) if cells[0].isdigit() else np.datetime64(cells[0].replace(" ", "T"), "ns"), value
-        except ValueError:
-            raise UserError(f"{place}: {cells[0]!r} is not a time like 2024-01-31 23:55:00, nor a whole number") from None
+        text = cells[0] if len(cells) == 2 else ""
+        row = Row(text, time_of(text, place), finite(cells[-1], place, "the value"))
+        first = first or row
+        if type(row.time) is not type(first.time):
+            raise UserError(f"{place}: the time is {text or 'missing'}; in the rows before it was {first.text or 'missing'}")
+        yield row
+
+
+def time_of(text: str, place: str) -> Any:
+    """A date, a whole number, or None of an empty text."""
+    import numpy as np
+
+    if not text:
+        return None
+    try:
+        return int(text)
+    except ValueError:  # then it is a date
+        pass
+    try:
+        return np.datetime64(text.replace(" ", "T"), "ns")
+    except ValueError:
+        raise UserError(f"{place}: {text!r} is not a time like 2024-01-31 23:55:00, nor a whole number") from None

@@ -1,6 +1,7 @@
 """`openxlstm forecast FILE.csv --horizon 24`: train on a file of series, forecast what comes next."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,11 @@ if TYPE_CHECKING:
 
 SHOWN = 24
 """Rows of the table; the file has all."""
+TRAINING = (
+    *("covariates", "static", "irregular", "missing", "multivariate", "model", "dim", "blocks", "context", "centre", "levels"),
+    *("season", "train_steps", "lr", "seed", "check"),
+)
+"""Options that a forecaster of --load has no use for: it is what it was trained to be."""
 
 
 def parser() -> VerbParser:
@@ -33,10 +39,14 @@ def parser() -> VerbParser:
     add("file", help="a .csv or .csv.gz; with --load the rows that follow those already read")
     add("--horizon", type=number(int, least=1), help="rows to forecast")
     add("--time", help="column of times (default: ds, or the first of a wide file)")
-    add("--target", default="", help="columns to forecast, parted by commas (default: y, or all others of a wide file)")
+    add(
+        "--target",
+        default="",
+        help="columns to forecast, parted by commas (default: y, or all others of a wide file; with --load those known)",
+    )
     add("--covariates", default="", help="columns that are known in advance, parted by commas")
     add("--static", default="", help="columns that are constant within a series, parted by commas (long files)")
-    add("--future", help="a CSV with times and covariates of the rows to forecast")
+    add("--future", help="a CSV with times and covariates of the rows to forecast; --covariates needs one")
     add(
         "--irregular",
         action="store_true",
@@ -73,7 +83,7 @@ def names(text: str) -> tuple[str, ...]:
 
 def run(argv: list[str]) -> int:
     """Forecast, write the files, print the table."""
-    args = parser().parse_args(argv)
+    args = parser().parse_going_on(argv, TRAINING)
     if args.load is None and args.horizon is None:
         raise UserError("give the number of rows to forecast: --horizon 24")
     from openxlstm.data.series import import_pandas
@@ -81,9 +91,12 @@ def run(argv: list[str]) -> int:
     import_pandas()
     if not args.no_figure:
         check_figures()
-    forecaster = loaded(args) if args.load else trained(args)
-    future = None if args.future is None else read_future(args.future, forecaster, args)
+    forecaster, future = loaded(args) if args.load else trained(args)
+    if not args.load:  # what took long is kept, whatever comes of the rest
+        keep(forecaster, args.save)
     frame = forecaster.predict(args.horizon, future=future)
+    if args.load:  # but rows that were read are not, or they would come too late in a second try
+        keep(forecaster, args.save)
     from openxlstm.files import atomic_path
 
     with atomic_path(args.out) as aside:
@@ -93,16 +106,27 @@ def run(argv: list[str]) -> int:
         figure = args.figure or str(Path(args.out).with_suffix(".png"))
         forecaster.plot(figure, frame)
         say(f"figure: {figure}")
-    if args.save:
-        forecaster.save(args.save)
-        say(f"forecaster: {args.save}")
     if args.json:
-        print(json.dumps(json.loads(frame.to_json(orient="records", date_format="iso")), indent=2))
+        print(json.dumps([{name: as_json(cell) for name, cell in row.items()} for row in frame.to_dict("records")], indent=2))
         return 0
     print(frame.head(SHOWN).to_string(index=False, float_format=lambda value: f"{value:.5g}"))
     if len(frame) > SHOWN:
         print(f"... and {len(frame) - SHOWN} more rows in {args.out}")
     return 0
+
+
+def keep(forecaster: "Forecaster", folder: str | None) -> None:
+    """Save the forecaster where there is a folder for it."""
+    if folder:
+        forecaster.save(folder)
+        say(f"forecaster: {folder}")
+
+
+def as_json(cell: Any) -> Any:
+    """A cell of the forecast: times as ISO 8601, what is no number as null."""
+    if hasattr(cell, "isoformat"):
+        return cell.isoformat()
+    return None if cell != cell else cell
 
 
 def read(args: Any, path: str, **more: Any) -> "Panel":
@@ -112,19 +136,25 @@ def read(args: Any, path: str, **more: Any) -> "Panel":
     return read_series(path, time=args.time, encoding=args.encoding, **more)
 
 
-def trained(args: Any) -> "Forecaster":
-    """A forecaster fitted to the file."""
+def trained(args: Any) -> "tuple[Forecaster, Panel | None]":
+    """A forecaster fitted to the file, and the rows to come, which are looked at before."""
     from openxlstm.forecasting import FitConfig, Forecaster
+    from openxlstm.forecasting.streams import bundles, rows_ahead
 
+    steps = "rows" if args.irregular else "equal"
     panel = read(
         args,
         args.file,
         targets=names(args.target),
         covariates=names(args.covariates),
         static=names(args.static),
-        steps="rows" if args.irregular else "equal",
+        steps=steps,
         missing=args.missing,
     )
+    future = read_future(args, panel.names, panel.covariates)
+    if future is not None:
+        for one in bundles(panel, args.multivariate):
+            rows_ahead(future, one.names, one.times[-1], args.horizon, panel.step, steps)
     shortest = min(map(len, panel.series))
     say(f"{len(panel.series)} series of {shortest:,} rows or more, one every {panel.step}")
     forecaster = Forecaster(
@@ -139,14 +169,14 @@ def trained(args: Any) -> "Forecaster":
         static=panel.static,
         multivariate=args.multivariate,
         missing=args.missing,
-        steps="rows" if args.irregular else "equal",
+        steps=steps,
         season=args.season or panel.step.season,
         device=device_of(args),
         fit=FitConfig(steps=args.train_steps, lr=args.lr, seed=args.seed),
     )
     if args.check:
         check(forecaster, panel, args.check)
-    return forecaster.fit(panel, say=say)
+    return forecaster.fit(panel, say=say), future
 
 
 def check(forecaster: "Forecaster", panel: "Panel", windows: int) -> None:
@@ -168,12 +198,14 @@ def check(forecaster: "Forecaster", panel: "Panel", windows: int) -> None:
         say(f"  the {level} % interval covers {coverage(frame['y'].to_numpy(), low, high):.1%}")
 
 
-def loaded(args: Any) -> "Forecaster":
-    """A saved forecaster that has read the file."""
+def loaded(args: Any) -> "tuple[Forecaster, Panel | None]":
+    """A saved forecaster that has read the file, and the rows to come."""
     from openxlstm.forecasting import Forecaster
 
     forecaster = Forecaster.load(args.load, device_of(args))
     settings = forecaster.settings
+    known = [name for stream in forecaster.streams for name in stream]
+    future = read_future(args, known, settings.covariates)
     panel = read(
         args,
         args.file,
@@ -182,13 +214,17 @@ def loaded(args: Any) -> "Forecaster":
         static=settings.static,
         steps=settings.steps,
         missing=settings.missing,
+        known=known,
     )
-    return forecaster.update(panel)
+    return forecaster.update(panel), future
 
 
-def read_future(path: str, forecaster: "Forecaster", args: Any) -> Any:
-    """The covariates of the rows to come; a wide file has the same for every series."""
+def read_future(args: Any, series: Sequence[str], covariates: Sequence[str]) -> "Panel | None":
+    """The covariates of the rows to come, None where there are none; a wide file has the same for every series."""
     from openxlstm.data.series import future_panel
 
-    names = [name for stream in forecaster.streams for name in stream]
-    return future_panel(path, names, forecaster.settings.covariates, args.time, args.encoding)
+    if covariates and not args.future:
+        raise UserError(f"a forecast with the covariates {', '.join(covariates)} needs those of its rows: give --future")
+    if args.future and not covariates:
+        raise UserError("--future has covariates of the rows to forecast, but the forecaster has none: see --covariates")
+    return future_panel(args.future, series, covariates, args.time, args.encoding) if args.future else None

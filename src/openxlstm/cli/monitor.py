@@ -66,13 +66,12 @@ def shown(summary: dict[str, Any]) -> Iterator[str]:
 
 def live_life(monitor: Any, lines: TextIO) -> Iterator[str]:
     """A line of CSV for each line of a C-MAPSS file; a stream of its own for each unit."""
+    from openxlstm.data.sensors.text import numbered
     from openxlstm.data.sensors.turbofan import check_cycle, parse_row
 
     streams: dict[int, Any] = {}
     yield "unit,cycle,left"
-    for number_of_line, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
+    for number_of_line, line in numbered(lines):
         place = f"stdin, line {number_of_line}"
         unit, cycle, row = parse_row(line, place)
         stream = streams.setdefault(unit, monitor.new())
@@ -82,12 +81,10 @@ def live_life(monitor: Any, lines: TextIO) -> Iterator[str]:
 
 def live_activity(monitor: Any, lines: TextIO) -> Iterator[str]:
     """A line of CSV for each line of numbers."""
-    from openxlstm.data.sensors.text import finite
+    from openxlstm.data.sensors.text import finite, numbered
 
     yield "step," + ",".join(["activity", *monitor.classes])
-    for number_of_line, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
+    for number_of_line, line in numbered(lines):
         place, cells = f"stdin, line {number_of_line}", line.strip().split(",")
         if len(cells) != len(monitor.mean):
             raise UserError(f"{place}: {len(cells)} numbers, the model reads {len(monitor.mean)} channels")

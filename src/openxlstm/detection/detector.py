@@ -215,6 +215,8 @@ def as_times(times: Any, rows: int) -> NDArray[Any]:
     array = np.asarray(times)
     if array.shape != (rows,):
         raise UserError(f"{rows} values, but times of the shape {list(array.shape)}")
+    if array.dtype.kind == "u" and (array > np.iinfo(np.int64).max).any():
+        raise UserError(f"the time {array.max()} has more than 64 bits")
     if array.dtype.kind in "iu":
         return array.astype(np.int64)
     try:

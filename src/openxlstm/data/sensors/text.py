@@ -1,6 +1,7 @@
 """Lines and numbers of text files, with errors that name file, line and reason."""
 
 import math
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from openxlstm.errors import UserError
@@ -20,6 +21,15 @@ def lines_of(path: Path) -> list[str]:
     if not found:
         raise UserError(f"{path}: is empty")
     return found
+
+
+def numbered(lines: Iterable[str]) -> Iterator[tuple[int, str]]:
+    """Number, from 1, and text of the lines of a pipe that are not empty, as they come. The mark that UTF-8 may begin with is
+    no part of the first."""
+    for number, line in enumerate(lines, 1):
+        text = line.removeprefix("\ufeff") if number == 1 else line
+        if text.strip():
+            yield number, text
 
 
 def finite(text: str, place: str, name: str) -> float:
