@@ -79,7 +79,7 @@ def test_padding_sends_no_gradient_into_nlinear() -> None:
     values = torch.tensor([[torch.nan, torch.nan, 1.0, 2.0]])[..., None]
     forecast, _ = model(values)
     valid = ~values.isnan().any(-1)
-    torch.where(valid[..., None, None], forecast.point - 3.0, 0.0).square().sum().backward()
+    torch.where(valid[..., None, None], (forecast.point - 3.0).square(), 0.0).sum().backward()
     assert model.map.weight.grad is not None
     assert model.map.weight.grad.isfinite().all()
     assert torch.equal(forecast.point[0, 2:, 0, 0], torch.tensor([1.0, 2.0]))
