@@ -103,6 +103,7 @@ def test_stdin_is_answered_line_by_line(file, capsys, monkeypatch):
         (["all.csv", "--value", "heat"], "no column 'heat'; have timestamp, value"),
         (["all.csv", "--train", "20"], "20 rows to train on; distances to 24 rows need at least 192"),
         (["all.csv", "--train", "20.5"], "--train 20.5: give a whole number of rows, or a share up to 1.0"),
+        (["two.csv"], "0 rows to train on; distances to 24 rows need at least 192"),
         (["gap.csv"], "gap.csv, line 22: 1 rows are missing between 2024-01-01 19:00:00 and 2024-01-01 21:00:00"),
         (["twice.csv"], "twice.csv, line 4: the time 2024-01-01 01:00:00 is there twice"),
         (["mixed.csv"], "mixed.csv, line 12: mixed frequencies: 30 minutes after the row before, elsewhere 1 hour"),
@@ -129,6 +130,7 @@ def test_mistakes_are_one_line_and_exit_code_2(file, capsys, monkeypatch, option
         "twice": good[:2] + good[1:],
         "mixed": [*halves, "2024-01-01 09:30:00,1", *good[11:]],
         "far": [*good[:-1], f"{good[-1].partition(',')[0]},9.96921e36"],
+        "two": good[:2],
         "text": ["2024-01-01 00:00:00,1", "2024-01-01 01:00:00,x"],
     }
     for name, rows in bad.items():

@@ -83,6 +83,7 @@ def test_a_long_file(file):
             3,
             "'date' is '2024-03-31 03:00+02:00', in another time zone than '2024-03-31 01:00+01:00'",
         ),
+        (wide("2024-03-31 01:00+01:00,1,1", "soon,1,1", "2024-03-31 03:00+02:00,1,1"), 4, "'date' is '2024-03-31 03:00+02:00'"),
         (wide("13/01/2024,1,1", "14/01/2024,1,1", "soon,1,1"), 4, "'date' is 'soon', which is not a time like those before"),
     ],
     ids=lambda x: x if isinstance(x, str) and "\n" not in x else "",

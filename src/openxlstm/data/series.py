@@ -174,6 +174,8 @@ class Table:
         """A column of times: datetime64[ns], or int64 where all are whole numbers. Raises UserError for anything else."""
         cells = self.column(name)
         array = np.asarray(cells)
+        if array.dtype.kind == "i":
+            return array.astype(np.int64)
         if array.dtype.kind == "M":
             times = array.astype("datetime64[ns]")
         else:
@@ -210,7 +212,8 @@ class Table:
                 found = pandas.to_datetime(pandas.Series(list(cells)), errors="coerce")
             except ValueError:
                 raise self._mixed_zones(name, cells) from None
-        if any("dayfirst" not in str(one.message) for one in said):  # the first cell has no format known for times
+        noise = [one for one in said if not issubclass(one.category, UserWarning) or "dayfirst" in str(one.message)]
+        if len(noise) < len(said):  # the first cell has no format known for times
             raise UserError(f"{self.place(0)}: {name!r} is {cells[0]!r}, which is not a time")
         if found.dtype.kind != "M":
             raise self._mixed_zones(name, cells)
@@ -219,8 +222,9 @@ class Table:
     def _mixed_zones(self, name: str, cells: Sequence[Any]) -> UserError:
         """The error for times that are not all as far from UTC."""
         pandas = import_pandas()
-        offsets = [pandas.Timestamp(cell).utcoffset() for cell in cells]
-        row = next((row for row, offset in enumerate(offsets) if offset != offsets[0]), 0)
+        stamps = [(row, pandas.to_datetime(cell, errors="coerce")) for row, cell in enumerate(cells)]
+        offsets = [(row, stamp.utcoffset()) for row, stamp in stamps if stamp is not pandas.NaT]
+        row = next((row for row, offset in offsets if offset != offsets[0][1]), 0)
         return UserError(
             f"{self.place(row)}: {name!r} is {cells[row]!r}, in another time zone than {cells[0]!r}; write all in one"
         )

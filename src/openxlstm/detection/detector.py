@@ -234,6 +234,6 @@ def as_times(times: Any, rows: int) -> NDArray[Any]:
 def scale_of(values: Array) -> Unit:
     """Mean and deviation; of what never changed a hundredth of its size, so that a small change is still seen."""
     unit = unit_of(values[:, None])
-    if np.ptp(values) == 0 and values[0] != 0:
+    if len(values) and np.ptp(values) == 0 and values[0] != 0:
         return unit._replace(scale=np.abs(unit.offset) / 100)
     return unit
