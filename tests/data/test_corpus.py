@@ -234,6 +234,33 @@ def test_folder_with_named_parts(tmp_path: Path) -> None:
     }
 
 
+def test_what_lies_beside_named_parts_is_left_out(tmp_path: Path) -> None:
+    """A README must not turn the test file into training text."""
+    for name in ("train-1", "train-2", "valid", "test"):
+        (tmp_path / f"{name}.txt").write_text(name)
+    named = {"train": ["train-1", "train-2"], "validation": ["valid"], "test": ["test"]}
+    before = source_fingerprint(TextConfig(source=str(tmp_path)))
+    for name in ("README.md", "LICENSE", "vocab.txt", "SHA256SUMS"):
+        (tmp_path / name).write_text(f"this is {name}")
+        corpus = load_corpus(TextConfig(source=str(tmp_path)))
+        assert parts(corpus) == named, name
+        assert name in corpus.description or "more" in corpus.description
+    assert source_fingerprint(TextConfig(source=str(tmp_path))) != before
+
+
+@pytest.mark.parametrize("name", ["model.py", "train_and_test.txt"])
+def test_files_that_name_no_part_are_split_with_the_others_and_that_is_said(name: str, tmp_path: Path) -> None:
+    """Folders of code have train.py and test_x.py, which are no parts."""
+    for file in ("train.py", "test_x.py", "README.md", name):
+        (tmp_path / file).write_text(file)
+    corpus = load_corpus(TextConfig(source=str(tmp_path)))
+    assert sorted(sum(parts(corpus).values(), [])) == sorted(["train.py", "test_x.py", "README.md", name])
+    said = f"4 files, split by file (2 train, 1 validation, 1 test), NOT as some are named (train, valid, test), because {name} "
+    assert said in corpus.description
+    (tmp_path / "train.py").unlink()
+    assert "NOT" not in load_corpus(TextConfig(source=str(tmp_path))).description
+
+
 def test_folder_with_one_file_is_that_file(tmp_path: Path) -> None:
     (tmp_path / "input.txt").write_text("x" * 100)
     assert [len(t) for texts in parts(load_corpus(TextConfig(source=str(tmp_path)))).values() for t in texts] == [90, 5, 5]

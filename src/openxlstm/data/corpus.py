@@ -35,6 +35,11 @@ _GIVEN_SPLIT = {
     "dev": "validation",
     "test": "test",
 }
+# Words in the names of files that lie beside the parts of a data set and are none of its text.
+_BESIDE_TEXT = frozenset(
+    ("readme", "license", "licence", "copying", "copyright", "notice", "citation", "authors", "changelog")
+    + ("vocab", "vocabulary", "tokenizer", "merges", "metadata", "infos", "checksums", "sums", "requirements")
+)
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt")
 _ROWS_ARE_LINES = frozenset({"wikitext"})  # data sets published with one line, not one document, a row
 
@@ -140,7 +145,8 @@ def load_corpus(config: TextConfig) -> Corpus:
     Raises UserError for a missing, unreadable, wrongly encoded or empty source; with `streaming` faults inside the text come up
     when it is read. A text file is cut into stretches (first train, then validation, then test; shares of its bytes for the
     tokenizer `bytes`, else of its characters), a folder by files, all others by documents. The files of a folder called
-    `*train*`, `*valid*` / `*val*` / `*dev*` and `*test*` are taken as the split."""
+    `*train*`, `*valid*` / `*val*` / `*dev*` and `*test*` are taken as the split, and those like README, LICENSE or vocab beside
+    them are left out; where others lie beside them, as in a folder of code, all files are split, and the description says so."""
     if config.source == STDLIB:
         parts, description = _stdlib(config)
     elif config.source.startswith(HUGGING_FACE):
@@ -175,6 +181,9 @@ def source_fingerprint(config: TextConfig) -> str:
             place = _existing(path)
             files = _folder_files(place) if place.is_dir() else [place]
             facts[f"files of {path}"] = [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in files]
+            named, others = _named_parts(files) if place.is_dir() else (None, [])
+            if named and any(map(_is_beside_text, others)):
+                facts["cut of the folder"] = "as named"  # by chance before, since some files name no part
     if config.tokenizer not in TOKENIZERS:  # by what it says, not where it lies: often in the folder of a model that grows
         place = Path(config.tokenizer)
         files = [place / name for name in _TOKENIZER_FILES] if place.is_dir() else [place]
@@ -277,26 +286,49 @@ def _folder(folder: Path, config: TextConfig) -> tuple[dict[str, Iterable[str]],
     readable = [file for file in files if _kind(file) != "text" or not _is_binary(file)]
     if not readable:
         raise UserError(f"{folder}: no text in {len(files)} files")
-    given = {_GIVEN_SPLIT[word] for file in readable for word in _name_words(file) if word in _GIVEN_SPLIT}
-    unclear = [file for file in readable if len({_GIVEN_SPLIT[w] for w in _name_words(file) if w in _GIVEN_SPLIT}) != 1]
+    named, others = _named_parts(readable)
     groups: dict[str, list[Path]]
-    if "train" in given and len(given) > 1 and not unclear:
-        groups = {
-            split: [file for file in readable if split in {_GIVEN_SPLIT.get(word) for word in _name_words(file)}]
-            for split in SPLITS
-        }
-        description = f"{folder.name}: split as the files are named"
+    if named and all(map(_is_beside_text, others)):
+        groups = named
+        description = f"{folder.name}: split as the files are named" + (f", without {_listed(others)}" if others else "")
     elif len(readable) == 1:
         return _one_file(readable[0], config)
     else:
         groups = _split_files(readable, folder, config)
         counts = ", ".join(f"{len(groups[split])} {split}" for split in SPLITS)
         description = f"{folder.name}: {len(readable)} files, split by file ({counts})"
+        if named:
+            strange = [file for file in others if not _is_beside_text(file)]
+            description += (
+                f", NOT as some are named (train, valid, test), because {_listed(strange)} beside them would be in no part, or in "
+                "several; leave out what is no text if the names are meant"
+            )
     skipped = len(files) - len(readable)
     if skipped:
         description += f"; {skipped} binary files left out"
     limits = _limits(config)
     return {split: _files_documents(groups[split], config, limits[split]) for split in SPLITS}, description
+
+
+def _named_parts(files: list[Path]) -> tuple[dict[str, list[Path]] | None, list[Path]]:
+    """The files that name one part, by part, and the others. None where the names are no split: train and another are needed."""
+    named: dict[str, list[Path]] = {split: [] for split in SPLITS}
+    others = []
+    for file in files:
+        parts = {_GIVEN_SPLIT[word] for word in _name_words(file) if word in _GIVEN_SPLIT}
+        (named[parts.pop()] if len(parts) == 1 else others).append(file)
+    return named if named["train"] and (named["validation"] or named["test"]) else None, others
+
+
+def _is_beside_text(file: Path) -> bool:
+    """Whether a file of a data set is about it, by its name: README, LICENSE, vocab."""
+    words = set(_name_words(file))
+    return bool(words & _BESIDE_TEXT) and not words & _GIVEN_SPLIT.keys()
+
+
+def _listed(files: list[Path]) -> str:
+    names = ", ".join(file.name for file in files[:3])
+    return names + (f" and {len(files) - 3} more" if len(files) > 3 else "")
 
 
 def _split_files(files: list[Path], folder: Path, config: TextConfig) -> dict[str, list[Path]]:
