@@ -161,3 +161,15 @@ def test_settings_and_files_that_cannot_be(tmp_path):
     (tmp_path / "b.csv").write_text("text,label\ngood film,up\n")
     with pytest.raises(UserError, match="there is no text for"):
         kind(source=str(tmp_path / "b.csv")).texts  # noqa: B018
+
+
+@pytest.mark.parametrize("folder", [False, True])
+def test_a_label_without_a_training_text_is_named(folder, tmp_path):
+    """A hash of the words puts rare labels into any part."""
+    path = tmp_path / "train.csv"
+    common = "".join(f"film {n} of many,{'ab'[n % 2]}\n" for n in range(60))
+    path.write_text("text,label\n" + common + "".join(f"a rare film {n},rare {n}\n" for n in range(8)))
+    with pytest.raises(UserError) as caught:
+        TASKS["text_classification"](source=str(tmp_path if folder else path)).texts  # noqa: B018
+    assert "the label 'rare 5' has 1 text, in the test part, and none to train on (nor have " in str(caught.value)
+    assert "give it more texts, leave it out" in str(caught.value)

@@ -186,6 +186,7 @@ def _read(task: TextClassification) -> Texts:
     classes = task.classes or tuple(sorted(set(parts["train"].labels)))
     if len(classes) < 2:
         raise UserError(f"{task.source}: all training texts have the label {classes[0]!r}; a classifier needs two or more")
+    _check_labels(task.source, parts, classes)
     elsewhere = {plain(text) for split in SPLITS[1:] for text in parts[split].texts}
     pairs = [(text, label) for text, label in zip(*parts["train"]) if plain(text) not in elsewhere]
     left_out = len(parts["train"].texts) - len(pairs)
@@ -195,6 +196,20 @@ def _read(task: TextClassification) -> Texts:
     tokenizer = train_tokenizer(task.tokenizer, parts["train"].texts, task.vocab_size)
     form = TextFormat(tokenizer, classes, task.max_tokens)
     return Texts(form, {split: encoded(form, parts[split]) for split in SPLITS}, left_out)
+
+
+def _check_labels(source: str, parts: Parts, classes: Sequence[str]) -> None:
+    """Raises UserError for a label in validation or test that no training text has: chance, where it has few texts."""
+    for split in SPLITS[1:]:
+        strange = sorted(set(parts[split].labels) - set(classes))
+        if strange:
+            count = sum(part.labels.count(strange[0]) for part in parts.values())
+            others = f" (nor have {len(strange) - 1} other labels)" if len(strange) > 1 else ""
+            raise UserError(
+                f"{source}: the label {strange[0]!r} has {count} text{'s' if count > 1 else ''}, in the {split} part, and none to "
+                f"train on{others}; give it more texts, leave it out, or split the texts into a folder with train, validation and "
+                "test"
+            )
 
 
 def encoded(form: TextFormat, part: Labelled) -> Sequences:
