@@ -1,15 +1,19 @@
 """pass@k by hand and by brute force; problems, samples and what is wrong with their files."""
 
 import gzip
+import importlib
 import itertools
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from openxlstm.cli import pass_at_k as pass_at_k_verb
 from openxlstm.cli.main import main
 from openxlstm.coding import Limits, Sample, pass_at_k, read_problems, read_samples, sandbox_locks, score_samples, write_samples
+from openxlstm.data import ByteTokenizer
 from openxlstm.errors import UserError
 
 HUMAN_EVAL = [
@@ -226,6 +230,38 @@ def test_a_model_writes_samples_first(problems_file, tmp_path, capsys):
     assert "2 of 2 problems, 4 samples" in capsys.readouterr().out
     written = read_samples(samples, read_problems(problems_file))
     assert [sample.task_id for sample in written] == ["Mine/0"] * 2 + ["Mine/1"] * 2
+
+
+def test_other_seeds_and_problems_share_no_draws(problems_file, monkeypatch):
+    """Neighbouring seeds must not give the same samples one place further, and a sample is the same beside any other."""
+    drawn = []
+
+    def complete(model, rows, *_, seed, **__):
+        drawn.append(seed)
+        return [[] for _ in rows]
+
+    model = SimpleNamespace(config=SimpleNamespace(vocab_size=257))
+    monkeypatch.setattr("openxlstm.cli.generate.load", lambda args: SimpleNamespace(model=model, tokenizer=ByteTokenizer()))
+    monkeypatch.setattr(importlib.import_module("openxlstm.inference.generate"), "complete", complete)
+    problems = read_problems(problems_file)
+    for seed, number in ((0, 4), (1, 4), (2, 4), (0, 2)):
+        words = ["s.jsonl", "--problems", "p", "--seed", str(seed), "--num-samples", str(number)]
+        assert len(pass_at_k_verb.make_samples(pass_at_k_verb.parser().parse_args(words), problems)) == 2 * number
+    flat = [seed for seeds in drawn[:6] for seed in seeds]
+    assert len(set(flat)) == 3 * 2 * 4
+    assert drawn[6:] == [drawn[0][:2], drawn[1][:2]]
+
+
+def test_what_cannot_be_scored_or_written_is_not_generated(problems_file, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(pass_at_k_verb, "make_samples", lambda *_: pytest.fail("samples were made"))
+    for words, reason in (
+        (["new.jsonl", "--num-samples", "2", "--k", "1,10"], "pass@10 needs --num-samples 10 at least, and 2 are to be made"),
+        (["new.jsonl.gz"], "new.jsonl.gz: samples are written as plain text"),
+        (["new.jsonl.xz"], "new.jsonl.xz: samples are written as plain text"),
+    ):
+        line = ["pass-at-k", *words, "--problems", str(problems_file), "--generate", "run", "--run-generated-code"]
+        assert main(line) == 2
+        assert reason in capsys.readouterr().err
 
 
 @needs_locks

@@ -68,6 +68,10 @@ def run(argv: Sequence[str]) -> int:
         raise UserError("--solutions and --generate do not go together")
     from openxlstm.coding import Limits, Sample, read_problems, read_samples, sandbox_locks, score_samples, write_samples
 
+    if args.run and args.num_samples < max(args.k):
+        raise UserError(f"pass@{max(args.k)} needs --num-samples {max(args.k)} at least, and {args.num_samples} are to be made")
+    if args.run and Path(args.samples).suffix in (".gz", ".xz"):
+        raise UserError(f"{args.samples}: samples are written as plain text; give a name that does not end in .gz or .xz")
     problems = read_problems(args.problems)
     locks = sandbox_locks()
     if args.run:
@@ -110,9 +114,12 @@ def run(argv: Sequence[str]) -> int:
 
 
 def make_samples(args: Any, problems: Any) -> list[Any]:
-    """Samples of the model that `run` of a command line names, cut where they leave the function."""
+    """Samples of the model that `run` of a command line names, cut where they leave the function.
+
+    A sample's draws depend on --seed, its problem's name and its number among the problem's samples: other seeds share none."""
     from openxlstm.cli.generate import load
     from openxlstm.coding import Sample
+    from openxlstm.data.windows import mix
     from openxlstm.inference.generate import complete
     from openxlstm.inference.sampling import Sampling
 
@@ -127,7 +134,7 @@ def make_samples(args: Any, problems: Any) -> list[Any]:
             [ids] * args.num_samples,
             args.max_tokens,
             sampling=sampling,
-            seed=args.seed + (place - 1) * args.num_samples,
+            seed=[mix("samples", args.seed, problem.task_id, row) for row in range(args.num_samples)],
             eos_id=end,
             vocab_size=min(tokenizer.vocab_size, loaded.model.config.vocab_size),
         )
