@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from openxlstm.data import tokens as tokens_module
-from openxlstm.data.corpus import TextConfig
+from openxlstm.data.corpus import TextConfig, load_corpus
 from openxlstm.data.tokenizer import BPETokenizer, ByteTokenizer, CharTokenizer, Tokenizer, WordTokenizer
 from openxlstm.data.tokens import TokenDataset, open_prepared, prepare, prepare_folder, write_shards
 from openxlstm.errors import UserError
@@ -277,6 +277,44 @@ def test_prepare_folder_does_not_write_over_other_things(tmp_path: Path) -> None
         prepare_folder(other, tmp_path / "out")
     assert prepare_folder(other, tmp_path / "out", force=True).tokenizer.kind == "chars"
     assert prepare_folder(other, tmp_path / "out").test is None
+
+
+@pytest.mark.parametrize(
+    ("content", "settings", "message"),
+    [
+        (b"bad \xff", {}, "not utf-8"),
+        (b"some text\n", {"tokenizer": "bpe", "vocab_size": 9}, "vocab_size=9 is too small"),
+        (b"\n", {"streaming": True}, "no text to train on"),
+    ],
+)
+def test_a_bad_source_replaces_nothing(content: bytes, settings: dict, message: str, tmp_path: Path) -> None:
+    first = prepare_folder(TextConfig(source=text_file(tmp_path)), tmp_path / "out")
+    bad = tmp_path / "bad.jsonl" if settings.get("streaming") else tmp_path / "bad.txt"
+    bad.write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        prepare_folder(TextConfig(source=str(bad), **settings), tmp_path / "out", force=True)
+    assert open_prepared(tmp_path / "out").train[:].tolist() == first.train[:].tolist()
+
+
+def test_tokens_are_not_read_as_text(tmp_path: Path) -> None:
+    out = prepare_folder(TextConfig(source=text_file(tmp_path)), tmp_path / "out").folder
+    for config in (
+        TextConfig(source=str(out)),
+        TextConfig(source=text_file(tmp_path), validation_path=str(out)),
+        TextConfig(source=text_file(tmp_path), test_path=str(out)),
+    ):
+        with pytest.raises(UserError, match="out: is prepared already"):
+            prepare_folder(config, tmp_path / "again")
+        with pytest.raises(UserError, match="out: is prepared already"):
+            load_corpus(config)
+    assert not (tmp_path / "again").exists()
+
+
+def test_the_standard_library_may_be_prepared_under_its_own_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = TextConfig(max_bytes=20_000)
+    first = prepare_folder(config, "stdlib")
+    assert prepare_folder(config, "stdlib").train.num_tokens == first.train.num_tokens
 
 
 def test_published_token_counts(tmp_path: Path) -> None:

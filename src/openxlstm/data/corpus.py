@@ -21,6 +21,7 @@ SPLITS = ("train", "validation", "test")
 TOKENIZERS = ("bytes", "chars", "words", "bpe")
 STDLIB = "stdlib"
 HUGGING_FACE = "hf:"
+PREPARED = "prepared.json"  # in a folder of tokens, see `tokens`
 
 # Folders of the standard library that are tests, other people's packages, or generated tables rather than written text.
 _STDLIB_LEFT_OUT = frozenset(
@@ -142,11 +143,13 @@ class Documents:
 def load_corpus(config: TextConfig) -> Corpus:
     """The documents that `config` asks for.
 
-    Raises UserError for a missing, unreadable, wrongly encoded or empty source; with `streaming` faults inside the text come up
-    when it is read. A text file is cut into stretches (first train, then validation, then test; shares of its bytes for the
+    Raises UserError for a missing, unreadable, wrongly encoded, empty or prepared source; with `streaming` faults inside the
+    text come up when it is read. A text file is cut into stretches (first train, then validation, then test; shares of its bytes for the
     tokenizer `bytes`, else of its characters), a folder by files, all others by documents. The files of a folder called
     `*train*`, `*valid*` / `*val*` / `*dev*` and `*test*` are taken as the split, and those like README, LICENSE or vocab beside
-    them are left out; where others lie beside them, as in a folder of code, all files are split, and the description says so."""
+    them are left out. Where others lie beside them, as in a folder of code, all files are split, and the description says so.
+    """
+    check_not_prepared(config)
     if config.source == STDLIB:
         parts, description = _stdlib(config)
     elif config.source.startswith(HUGGING_FACE):
@@ -162,6 +165,13 @@ def load_corpus(config: TextConfig) -> Corpus:
             raise UserError(f"{config.source}: no text to train on")
         return Corpus(**held, description=description, num_bytes=sum(len(text.encode()) for d in held.values() for text in d))
     return Corpus(**parts, description=description, num_bytes=None)
+
+
+def check_not_prepared(config: TextConfig) -> None:
+    """Raises UserError where a path of `config` is a folder of tokens, whose files would be read as text."""
+    for path in (config.source, config.validation_path, config.test_path):
+        if path not in (None, STDLIB) and (Path(path) / PREPARED).is_file():
+            raise UserError(f"{path}: is prepared already: train on it as it is, or name the text that it was made from")
 
 
 def source_fingerprint(config: TextConfig) -> str:
@@ -300,8 +310,8 @@ def _folder(folder: Path, config: TextConfig) -> tuple[dict[str, Iterable[str]],
         if named:
             strange = [file for file in others if not _is_beside_text(file)]
             description += (
-                f", NOT as some are named (train, valid, test), because {_listed(strange)} beside them would be in no part, or in "
-                "several; leave out what is no text if the names are meant"
+                f", NOT as some are named (train, valid, test), because of {_listed(strange)}, which would be in no part, or in "
+                "several; remove what is no text if the names are meant"
             )
     skipped = len(files) - len(readable)
     if skipped:
@@ -311,9 +321,9 @@ def _folder(folder: Path, config: TextConfig) -> tuple[dict[str, Iterable[str]],
 
 
 def _named_parts(files: list[Path]) -> tuple[dict[str, list[Path]] | None, list[Path]]:
-    """The files that name one part, by part, and the others. None where the names are no split: train and another are needed."""
+    """The files that name one part, by part, and the others. None where the names are no split, which has train and another."""
     named: dict[str, list[Path]] = {split: [] for split in SPLITS}
-    others = []
+    others: list[Path] = []
     for file in files:
         parts = {_GIVEN_SPLIT[word] for word in _name_words(file) if word in _GIVEN_SPLIT}
         (named[parts.pop()] if len(parts) == 1 else others).append(file)

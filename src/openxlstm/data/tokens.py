@@ -32,14 +32,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from openxlstm.data import tokenizer as tokenizers
-from openxlstm.data.corpus import SPLITS, Corpus, TextConfig, load_corpus, source_fingerprint
+from openxlstm.data.corpus import PREPARED, SPLITS, Corpus, TextConfig, check_not_prepared, load_corpus, source_fingerprint
 from openxlstm.data.tokenizer import BPETokenizer, CharTokenizer, Tokenizer, WordTokenizer, load_tokenizer
 from openxlstm.errors import UserError
 from openxlstm.files import atomic_path, write_atomic
 
 FORMAT = 1
 INDEX = "index.json"
-PREPARED = "prepared.json"
 _PROGRESS = "progress.json"
 _SHARD_TOKENS = 1 << 26  # 128 or 256 MiB
 _PIECE = 1 << 20  # characters encoded at once
@@ -209,18 +208,15 @@ def prepare(config: TextConfig, cache_dir: str | os.PathLike[str], *, report: Re
 def prepare_folder(
     config: TextConfig, folder: str | os.PathLike[str], *, force: bool = False, report: Report | None = None
 ) -> PreparedText:
-    """As `prepare`, into exactly this folder. Raises UserError where it holds something else, unless `force`."""
+    """As `prepare`, into exactly this folder. Raises UserError where it holds something else, unless `force`, which replaces
+    it as soon as the new source is known to be good; and for a source that is prepared already."""
+    check_not_prepared(config)
     place = Path(folder)
     fingerprint = source_fingerprint(config)
-    if (place / PREPARED).is_file():
-        found = _read_json(place / PREPARED).get("fingerprint")
-        if found != fingerprint:
-            if not force:
-                raise UserError(f"{place}: holds text of another source or prepared with other settings; --force replaces it")
-            (place / PREPARED).unlink()
-    elif place.exists() and (not place.is_dir() or (any(place.iterdir()) and not (place / ".lock").exists())):
+    mine = (place / PREPARED).is_file() or not place.exists()
+    if not mine and (not place.is_dir() or (any(place.iterdir()) and not (place / ".lock").exists())):
         raise UserError(f"{place}: is not an empty folder")
-    return _prepare(config, place, fingerprint, report)
+    return _prepare(config, place, fingerprint, report, force=force)
 
 
 def open_prepared(folder: str | os.PathLike[str]) -> PreparedText:
@@ -348,13 +344,19 @@ def build_tokenizer(config: TextConfig, corpus: Corpus) -> Tokenizer:
     return load_tokenizer(config.tokenizer)
 
 
-def _prepare(config: TextConfig, folder: Path, fingerprint: str, report: Report | None) -> PreparedText:
+def _prepare(config: TextConfig, folder: Path, fingerprint: str, report: Report | None, *, force: bool = False) -> PreparedText:
     folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder / ".lock"):
         if (folder / PREPARED).is_file():
-            return open_prepared(folder)
+            if _read_json(folder / PREPARED).get("fingerprint") == fingerprint:
+                return open_prepared(folder)
+            if not force:
+                raise UserError(f"{folder}: holds text of another source or prepared with other settings; --force replaces it")
         corpus = load_corpus(config)
         tokenizer = build_tokenizer(config, corpus)
+        if not any(corpus.train):  # a stream, which nobody has read yet
+            raise UserError(f"{config.source}: no text to train on")
+        (folder / PREPARED).unlink(missing_ok=True)  # not before the new text is known to be good
         tokenizer.save(folder / "tokenizer")
         sizes = {}
         for split in SPLITS:

@@ -206,9 +206,8 @@ def _check_labels(source: str, parts: Parts, classes: Sequence[str]) -> None:
             count = sum(part.labels.count(strange[0]) for part in parts.values())
             others = f" (nor have {len(strange) - 1} other labels)" if len(strange) > 1 else ""
             raise UserError(
-                f"{source}: the label {strange[0]!r} has {count} text{'s' if count > 1 else ''}, in the {split} part, and none to "
-                f"train on{others}; give it more texts, leave it out, or split the texts into a folder with train, validation and "
-                "test"
+                f"{source}: the label {strange[0]!r} has {count} text{'s' if count > 1 else ''}, in the {split} part, and none "
+                f"to train on{others}; give it more texts, leave it out, or split the texts yourself, into a folder"
             )
 
 
