@@ -103,6 +103,21 @@ def test_models_are_compared(runs, here, capsys):
     assert "slstm{bridge=state}" in out
 
 
+def test_an_empty_input_leaves_an_earlier_output_alone(runs, here, capsys, monkeypatch):
+    (here / "empty.de").touch()
+    (here / "empty.jsonl").touch()
+    (here / "out.txt").write_text("precious")
+    for line in (
+        ["translate", str(runs / "words")],
+        ["translate", str(runs / "words"), "--file", "empty.de"],
+        ["summarize", str(runs / "short"), "--file", "empty.jsonl"],
+    ):
+        typed(monkeypatch, b"")
+        assert main([*line, "--out", "out.txt"]) == 2
+        assert "there is nothing to read: the input is empty" in capsys.readouterr().err
+        assert (here / "out.txt").read_text() == "precious"
+
+
 def test_mistakes_are_one_line(runs, here, capsys, monkeypatch):
     words, short, data = str(runs / "words"), str(runs / "short"), runs / "numbers"
     (here / "bad.de").write_bytes(b"eins\nzwei\xff\n")

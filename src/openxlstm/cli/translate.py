@@ -138,8 +138,8 @@ def deliver(args: Any, translator: "Translator", texts: Iterator[str]) -> "list[
                 for text, one in zip(batch, answers(translator, batch, args.batch_size)):
                     found.append(one)
                     file.write(row(args, text, one))
-        if not found:
-            raise UserError("there is nothing to read: the input is empty")
+            if not found:  # in here, so that an earlier file stays
+                raise UserError("there is nothing to read: the input is empty")
         return found
     for batch in batches(texts, args.batch_size):
         if len(batch) == 1 and batch[0].strip() and not args.json:
