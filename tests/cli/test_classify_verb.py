@@ -6,8 +6,11 @@ import json
 import pytest
 import torch
 
+from openxlstm.cli.classify import explained_lines, explanation
 from openxlstm.cli.main import main
-from openxlstm.inference.classify import TextClassifier
+from openxlstm.data import ByteTokenizer
+from openxlstm.data.text_format import TextFormat
+from openxlstm.inference.classify import Reading, TextClassifier
 from openxlstm.training.evaluation.classifier import answers
 from openxlstm.training.run import load_config
 from reviews import write_sst2, write_table
@@ -123,6 +126,21 @@ def test_the_explanation_is_about_the_answer(run, capsys):
         assert turn["token"] == 0 or likeliest[turn["token"] - 1] == turn["from"]
     assert likeliest[-1] == found["label"]
     assert len(found["strongest"]) == 3
+
+
+def test_tokens_that_share_a_character_are_told_apart():
+    """Bytes: the euro sign is three tokens; the answer turns at the first of them and back at the second."""
+    text, classes = "a\N{EURO SIGN}", ("down", "up")
+    up = torch.tensor([0.1, 0.2, 0.9, 0.3, 0.4], dtype=torch.float64)
+    spans = TextFormat(ByteTokenizer(), classes).spans(text)
+    assert spans == [(0, 1), (1, 2), (1, 2), (1, 2)]
+    reading = Reading(torch.stack([1 - up, up], -1), spans, 0)
+    found = explanation(text, classes, reading, 2)
+    assert [turn["token"] for turn in found["turns"]] == [1, 2]
+    assert [one["token"] for one in found["strongest"]] == [1, 2]
+    lines = list(explained_lines(text, classes, reading, 2))
+    assert lines[0] == "turned at '\N{EURO SIGN}' (token 2 of 4, character 2): down 0.80 -> up 0.90"
+    assert lines[1] == "turned at '\N{EURO SIGN}' (token 3 of 4, character 2): up 0.90 -> down 0.70"
 
 
 def test_files_pipes_and_tables(run, here, capsys, monkeypatch):

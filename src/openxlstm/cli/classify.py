@@ -158,7 +158,6 @@ def show(
 
 def explanation(text: str, classes: Sequence[str], reading: "Reading", strongest: int) -> dict[str, Any]:
     """The running probabilities and where they turned, for programs."""
-    place_of = {span: place for place, span in enumerate(reading.spans)}
     return {
         "classes": list(classes),
         "tokens": [
@@ -166,13 +165,13 @@ def explanation(text: str, classes: Sequence[str], reading: "Reading", strongest
             for span, after in zip(reading.spans, reading.probabilities[1:].tolist())
         ],
         "turns": [
-            {"token": place_of[turn.span], "start": turn.span[0], "stop": turn.span[1]}
+            {"token": turn.token, "start": turn.span[0], "stop": turn.span[1]}
             | {"from": classes[turn.before], "to": classes[turn.after]}
             for turn in reading.turns
         ],
         "strongest": [
-            {"token": place_of[span], "start": span[0], "stop": span[1], "change": change}
-            for span, change in reading.strongest(strongest)
+            {"token": token, "start": span[0], "stop": span[1], "change": change}
+            for token, span, change in reading.strongest(strongest)
         ],
         "read_anew": reading.anew,
     }
@@ -180,10 +179,9 @@ def explanation(text: str, classes: Sequence[str], reading: "Reading", strongest
 
 def explained_lines(text: str, classes: Sequence[str], reading: "Reading", strongest: int) -> Iterator[str]:
     """The same for people."""
-    place_of = {span: place for place, span in enumerate(reading.spans)}
     turns = reading.turns
     for turn in turns:
-        place = place_of[turn.span]
+        place = turn.token
         before, after = reading.probabilities[place, turn.before], reading.probabilities[place + 1, turn.after]
         yield (
             f"turned at {text[slice(*turn.span)]!r} (token {place + 1} of {len(reading.spans)}, character {turn.span[0] + 1}): "
@@ -192,5 +190,5 @@ def explained_lines(text: str, classes: Sequence[str], reading: "Reading", stron
     if not turns:
         yield f"did not turn: {classes[int(reading.probabilities[-1].argmax())]} from the beginning"
     if strongest:
-        changes = ", ".join(f"{text[slice(*span)]!r} {change:+.2f}" for span, change in reading.strongest(strongest))
+        changes = ", ".join(f"{text[slice(*span)]!r} {change:+.2f}" for _, span, change in reading.strongest(strongest))
         yield f"strongest for or against it: {changes}"

@@ -19,7 +19,8 @@ STEPS_AT_ONCE = 16_384  # padded tokens in a batch
 class Turn(NamedTuple):
     """A token after which another class was the likeliest than before it."""
 
-    span: Span  # of the token, in characters
+    token: int  # its number, from 0: several tokens may share a span
+    span: Span  # where it stands, in characters
     before: int  # class
     after: int
 
@@ -40,14 +41,17 @@ class Reading:
     def turns(self) -> list[Turn]:
         """Where the likeliest class changed, in the order of reading; before the first token it is the likeliest of none."""
         likeliest = self.probabilities.argmax(-1).tolist()
-        return [Turn(span, a, b) for span, a, b in zip(self.spans, likeliest, likeliest[1:]) if a != b]
+        return [
+            Turn(token, span, a, b) for token, (span, a, b) in enumerate(zip(self.spans, likeliest, likeliest[1:])) if a != b
+        ]
 
-    def strongest(self, number: int) -> list[tuple[Span, float]]:
-        """The tokens at which the probability of the final answer changed most, and by how much; the most first."""
+    def strongest(self, number: int) -> list[tuple[int, Span, float]]:
+        """The tokens at which the probability of the final answer changed most, the most first: number of the token, from 0,
+        where it stands, and by how much."""
         answer = int(self.probabilities[-1].argmax())
         changes = self.probabilities[:, answer].diff()
         chosen = changes.abs().argsort(descending=True, stable=True)[:number].tolist()
-        return [(self.spans[place], float(changes[place])) for place in chosen]
+        return [(token, self.spans[token], float(changes[token])) for token in chosen]
 
 
 class TextClassifier:
