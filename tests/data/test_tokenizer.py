@@ -12,6 +12,7 @@ from openxlstm.data.tokenizer import (
     BPETokenizer,
     ByteTokenizer,
     CharTokenizer,
+    FillInOrder,
     StreamDecoder,
     Tokenizer,
     WordTokenizer,
@@ -136,6 +137,43 @@ def test_bpe_has_the_size_asked_for_and_compresses() -> None:
     assert len(tokenizer.encode("the cat sat on the mat")) < 15
     with pytest.raises(UserError, match="257"):
         BPETokenizer.train(["x"], 100)
+
+
+@pytest.mark.parametrize("fill_in", [None, "spm"])
+def test_marks_in_a_text_are_text(fill_in: FillInOrder | None, tmp_path: Path) -> None:
+    """Source code about tokenizers must not end documents in the middle."""
+    tokenizer = BPETokenizer.train(["a b c " * 9], 260, fill_in=fill_in)
+    text = "a <|endoftext|> b <|fim_prefix|>c<|fim_middle|>"
+    ids = tokenizer.encode(text)
+    assert tokenizer.decode(ids) == text
+    assert tokenizer.eos_id not in ids
+    assert not {*ids} & {*(tokenizer.fill_in_ids or ())}
+    tokenizer.save(tmp_path)
+    again = load_tokenizer(tmp_path)
+    assert isinstance(again, BPETokenizer)
+    assert again.encode(text) == ids
+    assert again.encode_batch([text, text]) == tokenizer.encode_batch([text, text]) == [ids, ids]
+    assert json.loads((tmp_path / "tokenizer_config.json").read_text())["split_special_tokens"] is True, "for transformers"
+
+
+def test_marks_in_a_text_stay_tokens_where_a_published_tokenizer_has_them_so(tmp_path: Path) -> None:
+    BPETokenizer.train(["a b c " * 9], 260).save(tmp_path)
+    (tmp_path / "tokenizer_config.json").unlink()
+    for _ in range(2):
+        published = load_tokenizer(tmp_path)
+        assert published.encode("a<|endoftext|>").count(0) == 1
+        published.save(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["bytes", "bpe", "unigram"])
+def test_text_that_is_not_unicode_is_refused(kind: str) -> None:
+    tokenizer, _ = make(kind)
+    text = "caf\udce9"  # how Python reads a Latin-1 word of the command line
+    with pytest.raises(UserError, match="cannot be written as UTF-8: surrogates not allowed at place 3"):
+        tokenizer.encode(text)
+    if isinstance(tokenizer, BPETokenizer):
+        with pytest.raises(UserError, match="cannot be written as UTF-8"):
+            tokenizer.encode_batch(["good", text])
 
 
 def test_special_tokens_of_a_tokenizer_json_are_not_added(tmp_path: Path) -> None:

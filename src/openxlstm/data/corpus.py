@@ -144,8 +144,8 @@ def load_corpus(config: TextConfig) -> Corpus:
     """The documents that `config` asks for.
 
     Raises UserError for a missing, unreadable, wrongly encoded, empty or prepared source; with `streaming` faults inside the
-    text come up when it is read. A text file is cut into stretches (first train, then validation, then test; shares of its bytes
-    for the tokenizer `bytes`, else of its characters), a folder by files, all others by documents. The files of a folder called
+    text come up when it is read. A text file is cut into stretches (first train, then validation, then test; shares of its
+    bytes for the tokenizer `bytes`, else of its characters), a folder by files, all others by documents. Files of a folder called
     `*train*`, `*valid*` / `*val*` / `*dev*` and `*test*` are taken as the split, and those like README, LICENSE or vocab beside
     them are left out. Where others lie beside them, as in a folder of code, all files are split, and the description says so.
     """

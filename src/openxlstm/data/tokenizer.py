@@ -185,14 +185,18 @@ class BPETokenizer:
 
     content: the text of a `tokenizer.json`.
     eos_token: the token that ends a document; None takes the first of the usual names that the vocabulary has.
+    plain_marks: a mark such as `<|endoftext|>` that stands in a text is text like any other, as in tokenizers trained here;
+        else it becomes the token of that name, as most published tokenizers have it.
     """
 
-    def __init__(self, content: str, *, eos_token: str | None = None, where: str = FILE) -> None:
+    def __init__(self, content: str, *, eos_token: str | None = None, where: str = FILE, plain_marks: bool = False) -> None:
         library = _tokenizers()
         try:
             self._inner = library.Tokenizer.from_str(content)
         except Exception as error:  # the library raises bare Exception
             raise UserError(f"{where}: not a tokenizer.json of the tokenizers library: {error}") from None
+        self.plain_marks = plain_marks
+        self._inner.encode_special_tokens = plain_marks  # which tokenizer.json has no place for
         described = json.loads(content)
         self.kind = str((described.get("model") or {}).get("type") or "bpe").lower()
         vocabulary = self._inner.get_vocab(with_added_tokens=True)
@@ -212,7 +216,8 @@ class BPETokenizer:
 
     @classmethod
     def train(cls, texts: Iterable[str], vocab_size: int = 8192, *, fill_in: FillInOrder | None = None) -> "BPETokenizer":
-        """Byte-level BPE: every text can be encoded and comes back exactly. The same texts give the same tokenizer.
+        """Byte-level BPE: every text can be encoded and comes back exactly, one with `<|endoftext|>` or other marks in it too.
+        The same texts give the same tokenizer.
 
         vocab_size: 257 (the bytes and the end token) or more; text too short for so many merges gives fewer.
         fill_in: None, or the order of three of the tokens, `fill_in_ids`, which decode to nothing and mark prefix, suffix and
@@ -236,13 +241,16 @@ class BPETokenizer:
             show_progress=False,
         )
         inner.train_from_iterator(texts, trainer)
-        return cls(inner.to_str(pretty=True), eos_token=END_OF_TEXT)
+        return cls(inner.to_str(pretty=True), eos_token=END_OF_TEXT, plain_marks=True)
 
     def encode(self, text: str) -> list[int]:
+        _utf8(text)
         return self._inner.encode(text, add_special_tokens=False).ids
 
     def encode_batch(self, texts: list[str]) -> list[list[int]]:
         """`encode` of each text, in several threads."""
+        for text in texts:
+            _utf8(text)
         return [encoding.ids for encoding in self._inner.encode_batch_fast(texts, add_special_tokens=False)]
 
     def token_bytes(self, token: int) -> bytes | None:
@@ -265,10 +273,11 @@ class BPETokenizer:
         return self._inner.decode([token for token in ids if token not in self._silent], skip_special_tokens=False)
 
     def save(self, directory: str | os.PathLike[str]) -> None:
-        """Also writes `tokenizer_config.json`, so that other software finds the end token."""
+        """Also writes `tokenizer_config.json`, so that other software finds the end token, and how marks in a text are read."""
         folder = Path(directory)
         write_atomic(folder / FILE, self._inner.to_str(pretty=True))
-        names = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": self.eos_token}
+        names: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": self.eos_token}
+        names |= {"split_special_tokens": True} if self.plain_marks else {}  # transformers' name for it
         write_atomic(folder / "tokenizer_config.json", json.dumps(names, indent=1) + "\n")
 
 
@@ -332,7 +341,8 @@ def load_tokenizer(path: str | os.PathLike[str]) -> Tokenizer:
         raise UserError(f"{place}: a tokenizer.json holds an object, not {type(described).__name__}")
     if "kind" in described and "model" not in described:
         return _load_ours(described, place)
-    return BPETokenizer(content, eos_token=_declared_eos(place.with_name("tokenizer_config.json")), where=str(place))
+    eos_token, plain_marks = _declared(place.with_name("tokenizer_config.json"))
+    return BPETokenizer(content, eos_token=eos_token, where=str(place), plain_marks=plain_marks)
 
 
 def fill_in_ids(tokenizer: Tokenizer) -> tuple[int, int, int] | None:
@@ -341,7 +351,7 @@ def fill_in_ids(tokenizer: Tokenizer) -> tuple[int, int, int] | None:
 
 
 def fingerprint(tokenizer: Tokenizer) -> str:
-    """16 hex digits that differ between tokenizers that number text differently."""
+    """16 hex digits that differ between tokenizers that number text differently, marks written in a text apart."""
     if isinstance(tokenizer, BPETokenizer):
         content = json.dumps([json.loads(tokenizer._inner.to_str()), tokenizer.eos_token], sort_keys=True)
     elif isinstance(tokenizer, CharTokenizer):
@@ -381,14 +391,16 @@ def _load_gpt2(folder: Path) -> BPETokenizer:
     return BPETokenizer(inner.to_str(), where=str(folder))
 
 
-def _declared_eos(config: Path) -> str | None:
+def _declared(config: Path) -> tuple[str | None, bool]:
+    """End token and `plain_marks` that a `tokenizer_config.json` has, if there is one."""
     try:
-        token = json.loads(config.read_text(encoding="utf-8")).get("eos_token")
+        settings = json.loads(config.read_text(encoding="utf-8"))
+        token, plain_marks = settings.get("eos_token"), settings.get("split_special_tokens") is True
     except FileNotFoundError:
-        return None
+        return None, False
     except (ValueError, AttributeError) as error:
         raise UserError(f"{config}: not a JSON object: {error}") from None
-    return token.get("content") if isinstance(token, dict) else token
+    return token.get("content") if isinstance(token, dict) else token, plain_marks
 
 
 def _save(directory: str | os.PathLike[str], content: dict[str, Any]) -> None:
