@@ -184,6 +184,8 @@ def test_a_bidirectional_model_says_that_it_reads_anew(backwards, capsys):
         (["a.txt"], b"good\n\nbad\n", "a.txt, line 2: there is no word in it"),
         ([" "], None, "the text: there is no word in it"),
         (["-"], b"good\nb\xe9d\n", "stdin, line 2: byte 0xe9 is not UTF-8"),
+        (["-"], b"\xef\xbb\xbf\n", "stdin, line 1: there is no word in it"),
+        (["caf\udce9"], None, "the text: cannot be written as UTF-8: surrogates not allowed at place 3"),
     ],
 )
 def test_what_cannot_be_read(run, here, capsys, monkeypatch, words, content, message):

@@ -66,6 +66,12 @@ def test_what_the_user_can_mend(
     assert message in captured.err
 
 
+def test_a_stream_without_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "empty.jsonl").touch()
+    assert main(["data", "inspect", str(tmp_path / "empty.jsonl"), "--streaming"]) == 2
+    assert "empty.jsonl: no text to train on" in capsys.readouterr().err
+
+
 def test_damage_is_reported(text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
     assert main(["data", "prepare", text, "--out", str(out)]) == 0

@@ -103,6 +103,19 @@ def test_models_are_compared(runs, here, capsys):
     assert "slstm{bridge=state}" in out
 
 
+def test_a_byte_order_mark_is_no_text(runs, here, capsys, monkeypatch):
+    texts = "\ufeffeins zwei .", "\ufeffAnna slept.", '\ufeff{"source": "Anna slept."}'
+    for name, text in zip(("a.de", "a.txt", "a.jsonl"), texts):
+        (here / name).write_text(text, encoding="utf-8")
+    for verb, run, name, words in (
+        ("translate", "words", "a.de", "eins zwei ."),
+        ("summarize", "short", "a.txt", "Anna slept."),
+        ("summarize", "short", "a.jsonl", "Anna slept."),
+    ):
+        assert main([verb, str(runs / run), "--file", name, "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["source"] == words
+
+
 def test_an_empty_input_leaves_an_earlier_output_alone(runs, here, capsys, monkeypatch):
     (here / "empty.de").touch()
     (here / "empty.jsonl").touch()
@@ -127,6 +140,8 @@ def test_mistakes_are_one_line(runs, here, capsys, monkeypatch):
     (here / "bad.jsonl").write_text('{"source": "a"}\n{"text": "b"}\n')
     (here / "empty.jsonl").write_text('{"source": " "}\n')
     (here / "empty.txt").write_text(" \n")
+    (here / "half.jsonl").write_text('{"source": "a"}\n{"source": ["b", "caf\\udce9"]}\n')
+    (here / "deep.jsonl").write_text("[" * 100_000)
     for line, message in (
         (["translate"], "the following arguments are required: RUN"),
         (["translate", words, ""], "there is nothing to translate: TEXT is empty"),
@@ -146,6 +161,10 @@ def test_mistakes_are_one_line(runs, here, capsys, monkeypatch):
         (["summarize", short, "--file", "empty.txt"], "empty.txt: there is nothing to summarise"),
         (["summarize", short, "--file", "bad.de"], "bad.de:2: is not UTF-8"),
         (["summarize", short, "--file", "bad.jsonl"], "bad.jsonl:2: expects an object with 'source'"),
+        (["summarize", short, "--file", "half.jsonl"], "half.jsonl:2: 'source' cannot be written as UTF-8"),
+        (["summarize", short, "--file", "deep.jsonl"], "deep.jsonl:1: is no JSON: maximum recursion depth"),
+        (["translate", words, "caf\udce9"], "the text cannot be written as UTF-8: surrogates not allowed at place 3"),
+        (["summarize", short, "caf\udce9"], "the text cannot be written as UTF-8: surrogates not allowed at place 3"),
         (["summarize", short, "--file", "empty.jsonl"], "empty.jsonl:1: 'source' must be a text that is not empty"),
         (["summarize", short, "--file", "empty.txt", "--key", "x"], "--key is for a .jsonl file"),
         (["train", "multi30k"], "recipe 'multi30k' needs --data: a folder with train"),

@@ -160,6 +160,7 @@ def test_malformed_files(tmp_path, problems_file):
         (b"\n[1]\n", f"{path}:2: not a JSON object"),
         (b"{", f"{path}:1: not JSON"),
         (b'{"task_id": "\xff"}', f"{path}:1: not UTF-8"),
+        (b"[" * 100_000, f"{path}:1: not JSON: maximum recursion depth"),
     ):
         path.write_bytes(content)
         with pytest.raises(UserError, match=reason.replace("[", r"\[")):

@@ -181,6 +181,9 @@ def test_few_documents_still_give_each_part_one(tmp_path: Path) -> None:
         ('{"body": "x"}', r"a\.jsonl:3: no key 'text'; have body"),
         ('{"text": 5}', r"a\.jsonl:3: 'text' holds int"),
         ('{"text": null}', r"a\.jsonl:3: 'text' holds NoneType"),
+        ('{"text": "caf\\udce9"}', r"a\.jsonl:3: 'text' cannot be written as UTF-8: surrogates not allowed at place 3"),
+        ('{"text": "x", "n": ' + "[" * 100_000 + "]" * 100_000 + "}", r"a\.jsonl:3: cannot be read as JSON: maximum recursion"),
+        ('{"text": "x", "n": ' + "9" * 10_000 + "}", r"a\.jsonl:3: cannot be read as JSON: Exceeds the limit"),
     ],
 )
 def test_bad_jsonl_names_the_line(line: str, message: str, tmp_path: Path) -> None:
@@ -193,6 +196,16 @@ def test_bad_utf8_in_jsonl_names_line_and_byte(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_bytes(b'{"text": "x"}\n{"text": "\xff"}\n')
     with pytest.raises(UserError, match=r"a\.jsonl:2: byte 24 of the file: not utf-8"):
         load_corpus(TextConfig(source=str(tmp_path / "a.jsonl")))
+
+
+def test_a_byte_order_mark_is_no_text(tmp_path: Path) -> None:
+    """Windows' editors write one."""
+    (tmp_path / "a.txt").write_text("one\ufefftwo", encoding="utf-8-sig")
+    (tmp_path / "b.jsonl").write_text('{"text": "\ufeffx"}\n{"text": "y"}\n', encoding="utf-8-sig")
+    for name, texts in (("a.txt", ["one\ufefftwo"]), ("b.jsonl", ["\ufeffx", "y"])):
+        for streaming in (False, True):
+            config = TextConfig(source=str(tmp_path / name), validation=0, test=0, streaming=streaming)
+            assert list(load_corpus(config).train) == texts
 
 
 def test_bad_parquet(tmp_path: Path) -> None:

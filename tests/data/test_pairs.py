@@ -28,6 +28,13 @@ def test_line_n_belongs_to_line_n(files):
     assert two.targets == ("apples\u2028on a shelf",), "only a line feed ends a line"
 
 
+def test_a_byte_order_mark_is_no_text(files):
+    mark, line = b"\xef\xbb\xbf", b'{"source": "a", "target": "b"}'
+    folder = files(a_de=mark + b"eins\n", a_en=mark + b"one\n", a_jsonl=mark + line)
+    assert [pair[:2] for pair in read_aligned(folder / "a.de", folder / "a.en")] == [("eins", ("one",))]
+    assert [pair[:2] for pair in read_json_pairs(folder / "a.jsonl", "source", "target")] == [("a", ("b",))]
+
+
 @pytest.mark.parametrize(
     ("source", "target", "message"),
     [
@@ -68,6 +75,7 @@ def test_json_lines(files):
         (b'{"source": "\\ud800", "target": "b"}', "'source' cannot be written as UTF-8"),
         (b'{"source": "\xff", "target": "b"}', "is not UTF-8"),
         (b"", "the line is empty"),
+        (b'{"source": ' + b"9" * 10_000 + b"}", "is no JSON: Exceeds the limit"),
     ],
 )
 def test_json_lines_that_are_refused(files, line, message):

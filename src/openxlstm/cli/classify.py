@@ -122,18 +122,23 @@ def pipe() -> Iterator[Input]:
     for line, content in enumerate(sys.stdin.buffer, 1):
         where = f"stdin, line {line}"
         try:
-            text = content.decode("utf-8").strip()
+            text = content.decode("utf-8")
         except UnicodeDecodeError as error:
             raise UserError(f"{where}: byte {content[error.start]:#04x} is not UTF-8") from None
+        text = (text.removeprefix("\ufeff") if line == 1 else text).strip()  # a byte order mark
         yield Input(checked(text, where), where)
 
 
 def checked(text: str, where: str) -> str:
-    """The text; raises UserError for one without a word."""
+    """The text; raises UserError for one without a word, or a word of the command line that is not UTF-8."""
     from openxlstm.data.text_format import words_of
 
     if not words_of(text):
         raise UserError(f"{where}: there is no word in it")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise UserError(f"{where}: cannot be written as UTF-8: {error.reason} at place {error.start}") from None
     return text
 
 

@@ -141,6 +141,8 @@ def _inspect(argv: list[str]) -> int:
     else:
         corpus = load_corpus(_config(args, args.path))
         texts = {split: [(len(text.encode()), text) for text in corpus.split(split)] for split in SPLITS}
+        if not texts["train"]:  # a stream, which nobody has read yet
+            raise UserError(f"{args.path}: no text to train on")
         summary = {
             "description": corpus.description,
             "splits": {
@@ -148,7 +150,7 @@ def _inspect(argv: list[str]) -> int:
                 for split, found in texts.items()
                 if found
             },
-            "first_document": texts["train"][0][1][:300] if texts["train"] else "",
+            "first_document": texts["train"][0][1][:300],
         }
     print(json.dumps(summary, indent=2, ensure_ascii=False) if args.json else _as_text(summary))
     return 0

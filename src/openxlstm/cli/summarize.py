@@ -55,7 +55,7 @@ def texts_of(args: Any, key: str) -> Iterator[str]:
     if text is None:
         content = Path(args.file).read_bytes() if args.file else sys.stdin.buffer.read()
         try:
-            text = content.decode("utf-8")
+            text = content.decode("utf-8").removeprefix("\ufeff")  # a byte order mark
         except UnicodeDecodeError as error:
             line = content[: error.start].count(b"\n") + 1
             raise UserError(f"{place}:{line}: is not UTF-8: {error.reason} at byte {error.start}") from None
@@ -69,11 +69,15 @@ def json_texts(path: str, key: str) -> Iterator[str]:
     for number, line in enumerate(lines_of(path), 1):
         try:
             found = json.loads(line)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:  # also a number of thousands of digits, or nested too deeply
             raise UserError(f"{path}:{number}: is no JSON: {error}") from None
         if not isinstance(found, dict) or key not in found:
             raise UserError(f"{path}:{number}: expects an object with {key!r} (--key names another)")
         parts = found[key] if isinstance(found[key], list) else [found[key]]
         if not all(isinstance(part, str) for part in parts) or not " ".join(parts).strip():
             raise UserError(f"{path}:{number}: {key!r} must be a text that is not empty, or a list of sentences")
+        try:
+            "".join(parts).encode()
+        except UnicodeEncodeError as error:
+            raise UserError(f"{path}:{number}: {key!r} cannot be written as UTF-8: {error.reason}") from None
         yield " ".join(part.strip() for part in parts if part.strip())

@@ -187,14 +187,16 @@ def batches(texts: Iterator[str], size: int) -> Iterator[list[str]]:
 
 
 def lines_of(path: str | None) -> Iterator[str]:
-    """The lines of a file, or of stdin; raises UserError, with file and line, for what is not UTF-8."""
+    """The lines of a file, or of stdin, without a byte order mark at the beginning; raises UserError, with file and line, for
+    what is not UTF-8."""
     file = open(path, "rb") if path else sys.stdin.buffer  # noqa: SIM115 (closed below)
     try:
         for number, raw in enumerate(file, 1):
             try:
-                yield raw.decode("utf-8").rstrip("\r\n")
+                line = raw.decode("utf-8").rstrip("\r\n")
             except UnicodeDecodeError as error:
                 raise UserError(f"{path or 'stdin'}:{number}: is not UTF-8: {error.reason} at byte {error.start}") from None
+            yield line.removeprefix("\ufeff") if number == 1 else line
     finally:
         if path:
             file.close()

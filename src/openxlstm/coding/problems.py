@@ -147,7 +147,7 @@ def _records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                     record = json.loads(line)
                 except UnicodeDecodeError:
                     raise UserError(f"{where}: not UTF-8 text") from None
-                except ValueError as error:
+                except (ValueError, RecursionError) as error:
                     raise UserError(f"{where}: not JSON: {error}") from None
                 if not isinstance(record, dict):
                     raise UserError(f"{where}: not a JSON object")

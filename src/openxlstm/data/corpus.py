@@ -42,6 +42,7 @@ _BESIDE_TEXT = frozenset(
     + ("vocab", "vocabulary", "tokenizer", "merges", "metadata", "infos", "checksums", "sums", "requirements")
 )
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt")
+_BYTE_ORDER_MARK = "\ufeff"
 _ROWS_ARE_LINES = frozenset({"wikitext"})  # data sets published with one line, not one document, a row
 
 
@@ -144,11 +145,11 @@ def load_corpus(config: TextConfig) -> Corpus:
     """The documents that `config` asks for.
 
     Raises UserError for a missing, unreadable, wrongly encoded, empty or prepared source; with `streaming` faults inside the
-    text come up when it is read. A text file is cut into stretches (first train, then validation, then test; shares of its
-    bytes for the tokenizer `bytes`, else of its characters), a folder by files, all others by documents. Files of a folder called
-    `*train*`, `*valid*` / `*val*` / `*dev*` and `*test*` are taken as the split, and those like README, LICENSE or vocab beside
-    them are left out. Where others lie beside them, as in a folder of code, all files are split, and the description says so.
-    """
+    text come up when it is read. A byte order mark at the beginning of a file is none of its text. A text file is cut into
+    stretches (first train, then validation, then test; shares of its bytes for the tokenizer `bytes`, else of its characters),
+    a folder by files, all others by documents. The files of a folder called `*train*`, `*valid*` / `*val*` / `*dev*` and
+    `*test*` are taken as the split, and those like README, LICENSE or vocab beside them are left out. Where others lie beside
+    them, as in a folder of code, all files are split, and the description says so."""
     check_not_prepared(config)
     if config.source == STDLIB:
         parts, description = _stdlib(config)
@@ -412,7 +413,7 @@ def _read_bytes(place: Path) -> bytes:
 
 def _read_text(place: Path, encoding: str) -> str:
     try:
-        return _read_bytes(place).decode(encoding)
+        return _read_bytes(place).decode(encoding).removeprefix(_BYTE_ORDER_MARK)
     except UnicodeDecodeError as error:
         raise UserError(f"{place}: byte {error.start}: not {encoding} ({error.reason})") from None
 
@@ -451,12 +452,16 @@ def _jsonl_line(line: bytes, where: str, key: str, offset: int) -> Iterator[str]
         content = line.decode("utf-8")
     except UnicodeDecodeError as error:
         raise UserError(f"{where}: byte {offset + error.start} of the file: not utf-8 ({error.reason})") from None
+    if not offset:
+        content = content.removeprefix(_BYTE_ORDER_MARK)
     if not content.strip():
         return
     try:
         row = json.loads(content)
     except json.JSONDecodeError as error:
         raise UserError(f"{where}: not JSON: {error.msg} (column {error.colno})") from None
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, or nested too deeply
+        raise UserError(f"{where}: cannot be read as JSON: {error}") from None
     if not isinstance(row, dict):
         raise UserError(f"{where}: a JSON object is wanted, not {type(row).__name__}")
     yield from _text_of(row, key, where)
@@ -487,6 +492,10 @@ def _text_of(row: dict[str, Any], key: str, where: str) -> Iterator[str]:
     text = row[key]
     if not isinstance(text, str):
         raise UserError(f"{where}: {key!r} holds {type(text).__name__}, text is wanted")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise UserError(f"{where}: {key!r} cannot be written as UTF-8: {error.reason} at place {error.start}") from None
     if text:
         yield text
 

@@ -1,5 +1,6 @@
 """Pairs of texts: aligned files, line by line, and .jsonl with a source and its targets in each line."""
 
+import codecs
 import hashlib
 import json
 import re
@@ -55,7 +56,7 @@ def read_json_pairs(path: Path, source_key: str, target_key: str) -> tuple[Pair,
         place = f"{path}:{number}"
         try:
             found = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:  # also a number of thousands of digits, or nested too deeply
             raise UserError(f"{place}: is no JSON: {error}") from None
         if not isinstance(found, dict):
             raise UserError(f"{place}: expects an object with {source_key!r} and {target_key!r}")
@@ -125,8 +126,9 @@ def _part_file(folder: Path, part: str, suffix: str) -> Path:
 
 
 def _texts(path: Path, numbered: bool = False) -> Iterator[Any]:
-    """The lines of a file, or (number, line) from 1; none of them empty. Only \\n ends a line: U+2028 may stand in a text."""
-    content = path.read_bytes()
+    """The lines of a file, or (number, line) from 1; none of them empty. Only \\n ends a line: U+2028 may stand in a text. A
+    byte order mark at the beginning is left out."""
+    content = path.read_bytes().removeprefix(codecs.BOM_UTF8)
     lines = content.removesuffix(b"\n").split(b"\n") if content else []
     for number, raw in enumerate(lines, 1):
         try:
