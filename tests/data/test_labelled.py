@@ -1,5 +1,7 @@
 """Labelled texts: what is read, and what is refused with file, line and reason."""
 
+import csv
+
 import pytest
 
 from openxlstm.data.labelled import checked, read_class, read_lines, read_prefixed, read_rows, read_table
@@ -13,6 +15,16 @@ def test_a_csv_has_quotes_and_lines_inside_them(tmp_path):
         ('good, "very"\ngood', "up", f"{path}, line 2"),
         ("bad", "down", f"{path}, line 5"),
     ]
+
+
+def test_a_text_may_be_long(tmp_path):
+    text, limit = "word " * 40_000, csv.field_size_limit()
+    for name, quoted in (("a.csv", f'"{text}"'), ("a.tsv", text)):
+        (tmp_path / name).write_text("text\n" + quoted + "\nshort\n", encoding="utf-8")
+        rows = read_rows(tmp_path / name, ("text",))
+        assert next(rows)[0] == (text,)
+        assert csv.field_size_limit() == limit, "the limit of other readers is left alone"
+        assert next(rows)[0] == ("short",)
 
 
 def test_a_tsv_has_no_quotes(tmp_path):
@@ -37,6 +49,7 @@ CASES = [
     (b"text,label\ngood,1\nbad,2\n", ", line 3: unknown label '2'; have 0, 1"),
     (b"text,label\ngood\n", ", line 2: 1 fields where the header has 2"),
     (b"text,label\ngood,1,2\n", ", line 2: 3 fields where the header has 2"),
+    (b"text,label,label\ngood,1,2\n", ", line 1: the header has 2 columns 'label'; rename all but one"),
     (b"text;label\ngood;1\n", ", line 1: no column 'text' in the header; have text;label"),
     (b'text,label\ngood,1\n"bad,0\n', ", line 3: unexpected end of data"),
     (b"", ": is empty; expected a header with 'text' and 'label'"),

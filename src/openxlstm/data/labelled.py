@@ -1,6 +1,7 @@
 """Texts with a label each: tables, lines that begin with a label, one class a file, folders of reviews. What is malformed is
 refused with file, line and reason."""
 
+import contextlib
 import csv
 import hashlib
 import io
@@ -13,6 +14,7 @@ from openxlstm.data.text_format import words_of
 from openxlstm.errors import UserError
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
+LONGEST_FIELD = 2**31 - 1  # characters; the csv module's own limit of 131,072 is shorter than a long article
 
 
 class Labelled(NamedTuple):
@@ -97,7 +99,7 @@ def read_rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[tuple[str,
     """The given columns of a .csv (comma, quotes as in RFC 4180) or .tsv (tab, no quotes) with a header, row by row, each with
     where it stands. Empty lines are passed over.
 
-    Raises UserError for a column that is not there and a row that has more or fewer fields than the header."""
+    Raises UserError for a column that is not there, or there twice, and a row that has more or fewer fields than the header."""
     delimiter = DELIMITERS.get(path.suffix.lower())
     if delimiter is None:
         raise UserError(f"{path}: expected a .csv or a .tsv file")
@@ -109,7 +111,8 @@ def read_rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[tuple[str,
     while True:
         line = reader.line_num + 1
         try:
-            row = next(reader, None)
+            with _long_fields():
+                row = next(reader, None)
         except csv.Error as error:
             raise UserError(f"{path}, line {line}: {error}") from None
         if row is None:
@@ -121,6 +124,10 @@ def read_rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[tuple[str,
             for name in columns:
                 if name not in header:
                     raise UserError(f"{path}, line {line}: no column {name!r} in the header; have {', '.join(header)}")
+                if header.count(name) > 1:
+                    raise UserError(
+                        f"{path}, line {line}: the header has {header.count(name)} columns {name!r}; rename all but one"
+                    )
             chosen = [header.index(name) for name in columns]
         elif len(row) != len(header):
             raise UserError(f"{path}, line {line}: {len(row)} fields where the header has {len(header)}")
@@ -128,6 +135,16 @@ def read_rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[tuple[str,
             yield tuple(row[place] for place in chosen), f"{path}, line {line}"
     if header is None:
         raise UserError(f"{path}: is empty; expected a header with {' and '.join(map(repr, columns))}")
+
+
+@contextlib.contextmanager
+def _long_fields() -> Iterator[None]:
+    """The csv module's limit is one for the whole process, so it is raised for a row at a time."""
+    before = csv.field_size_limit(LONGEST_FIELD)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(before)
 
 
 def read_table(path: Path, text_column: str, label_column: str) -> Iterator[Place]:
