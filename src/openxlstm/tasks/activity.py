@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from openxlstm.data.sensors.recordings import Recordings, read_ts
 from openxlstm.data.windows import mix
 from openxlstm.errors import UserError
-from openxlstm.tasks.sensors import SensorTask, Standard, digest, grouped, padded, spelled, standard
+from openxlstm.tasks.sensors import SensorTask, Standard, grouped, padded, spelled, standard
 from openxlstm.tasks.task import ACCURACY, Anchor, Batch, Metric, Signature, Split, nothing_scored
 
 KIND = "activity"
@@ -108,9 +108,9 @@ class Activity(SensorTask):
         train = self.parts.train
         return f"task {self.name}: {train.name}, {len(train.values)} recordings to train on, {len(train.classes)} classes"
 
-    @property
-    def fingerprint(self) -> str:
-        return digest([array for part in self.parts for array in (*part.values, part.labels)])
+    def content(self, split: Split) -> Iterator[NDArray[Any]]:
+        part = getattr(self.parts, split)
+        yield from (*part.values, part.labels)
 
     @property
     def beside(self) -> Mapping[str, Any]:

@@ -1,9 +1,8 @@
 """What tasks about sensors share: channels on a common scale, files, padding."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -54,14 +53,6 @@ class SensorTask(FileTask):
     def noisy(self, inputs: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
         """Inputs of training."""
         return inputs + self.noise * torch.randn(inputs.shape, generator=rng) if self.noise else inputs
-
-
-def digest(parts: Sequence[NDArray[Any]]) -> str:
-    """A hash of arrays."""
-    found = hashlib.blake2b(digest_size=8)
-    for part in parts:
-        found.update(str(part.shape).encode() + part.tobytes())
-    return found.hexdigest()
 
 
 def grouped(lengths: Sequence[int], wanted: str) -> list[list[int]]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -29,11 +29,10 @@ from openxlstm.data.text_format import Kind, TextFormat, plain, train_tokenizer
 from openxlstm.errors import UserError
 from openxlstm.tasks.files import FileTask
 from openxlstm.tasks.generated import length_range
-from openxlstm.tasks.task import ACCURACY, Anchor, Batch, Metric, Signature, Split, nothing_scored
+from openxlstm.tasks.task import ACCURACY, SPLITS, Anchor, Batch, Metric, Signature, Split, nothing_scored
 
 STEPS_AT_ONCE = 16_384  # in a batch for evaluation
 BUCKETS = 8  # batches that are drawn at once and sorted by length, of which one is taken: a batch has little padding
-SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 Parts = dict[Split, Labelled]
 
 
@@ -136,14 +135,9 @@ class TextClassification(FileTask):
             f"tokens ({self.tokenizer}, {texts.format.tokenizer.vocab_size:,} different)"
         )
 
-    @property
-    def fingerprint(self) -> str:
-        digest = hashlib.blake2b(digest_size=8)
-        train = self.texts.parts["train"]
-        for ids in train.ids:
-            digest.update(b"%d " % len(ids) + ids.tobytes())
-        digest.update(train.labels.numpy().tobytes())
-        return digest.hexdigest()
+    def content(self, split: Split) -> Iterator[NDArray[Any]]:
+        part = self.texts.parts[split]
+        yield from (*part.ids, part.labels.numpy())
 
     def train_batch(self, batch: int, rng: torch.Generator) -> Batch:
         train = self.texts.parts["train"]
