@@ -43,6 +43,12 @@ def test_batches_are_what_the_signature_says(name):
     assert (batch.scored.long() * torch.arange(batch.inputs.shape[1])).max(1).values.lt(batch.lengths).all()
 
 
+def test_no_answer_is_right_that_is_none():
+    """argmax takes NaN for the largest number."""
+    outputs = torch.tensor([[0.1, 0.9], [0.9, 0.1], [torch.nan, 0.1], [torch.nan, torch.nan], [torch.inf, 0.0]])
+    assert ACCURACY.points(outputs, torch.tensor([1, 1, 0, 0, 0])).tolist() == [1, 0, 0, 0, 1]
+
+
 def test_an_unknown_task_names_the_nearest():
     with pytest.raises(UserError, match="unknown task 'partiy'; did you mean 'parity'"):
         task_class("partiy")

@@ -93,6 +93,39 @@ def test_a_run_that_was_stopped_resumes_bit_for_bit(tiny, tmp_path, losses, monk
     assert (resumed.folder / model).read_bytes() == (whole.folder / model).read_bytes()
 
 
+def test_weights_that_give_no_finite_loss_are_never_the_best(tiny, tmp_path, losses, monkeypatch):
+    """A model of NaN answers with class 0, which here is as good as what was learnt before."""
+    config = tiny(steps=8, validate_every=2)
+    original, seen = TaskJob.validate, []
+
+    def spoilt(self, loss, rank, world):
+        found = original(self, loss, rank, world)
+        seen.append(replace(found, score=0.0, loss=math.nan if len(seen) else found.loss))
+        return seen[-1]
+
+    monkeypatch.setattr(TaskJob, "validate", spoilt)
+    result = train(config, tmp_path / "run")
+    assert losses(result.folder, "val_loss")[4] == "nan"
+    assert result.report["step"] == 2
+
+
+@pytest.mark.parametrize("name", ["parity", "adding"])  # by a score that NaN cannot spoil, and by the loss
+def test_a_run_that_was_never_finite_says_so(name, tmp_path):
+    base = recipe(name)
+    config = replace(
+        base,
+        data=replace(base.data, validation_samples=20, test_samples=20, eval_length="10", report_lengths=()),
+        model=replace(base.model, dim=16, num_blocks=1, qkv_block_size=4),
+        optimizer=replace(base.optimizer, lr=1e30),
+        schedule=replace(base.schedule, warmup=0),
+        trainer=replace(base.trainer, steps=3, batch_size=8, threads=1),
+    )
+    for run in (lambda: train(config, tmp_path / "run"), lambda: train(resume=tmp_path / "run")):
+        with pytest.raises(UserError, match=r"in validation was never finite, to the last step, 3; try a lower"):
+            run()
+        assert not (tmp_path / "run" / "model").exists()
+
+
 def test_accumulation_changes_rounding_alone(tiny, tmp_path, losses):
     """Rows have different lengths, and the mean is over the targets of the whole batch."""
     whole, parts = train(tiny(), tmp_path / "whole"), train(tiny(accumulate=4), tmp_path / "parts")

@@ -128,10 +128,17 @@ def _binary_entropy(p: Tensor) -> Tensor:
     return -(torch.xlogy(p, p) + torch.xlogy(1 - p, 1 - p))
 
 
+def _right(outputs: Tensor, targets: Tensor) -> Tensor:
+    """1 where the largest output is the target's, 0 elsewhere and where one is NaN, which argmax takes for the largest."""
+    chosen = outputs.argmax(-1)
+    known = ~outputs.gather(-1, chosen.unsqueeze(-1)).squeeze(-1).isnan()
+    return ((chosen == targets) & known).float()
+
+
 ACCURACY = Metric(
     name="accuracy",
     higher_is_better=True,
-    points=lambda outputs, targets: (outputs.argmax(-1) == targets).float(),
+    points=_right,
     constant=lambda targets: float(_frequencies(targets).max()),
 )
 CROSS_ENTROPY = Metric(

@@ -74,7 +74,7 @@ class Validate(pl.Callback):
     """Validation every so many steps, the best weights, and early stopping.
 
     run: evaluates the module's model; called on every process at the same step.
-    save_best: called on every process when no validation before was better.
+    save_best: called on every process when no validation before was better and this one is finite.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class Validate(pl.Callback):
         meter: Meter,
     ) -> None:
         self.run, self.save_best, self.every, self.patience, self.meter = run, save_best, every, patience, meter
-        self.best, self.best_step, self.bad = math.inf, 0, 0
+        self.best, self.best_step, self.bad = math.inf, 0, 0  # step 0: there is no best yet
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         step = pl_module.step
@@ -107,7 +107,8 @@ class Validate(pl.Callback):
         if self.meter.metrics is not None:
             self.meter.metrics.add(module.step, found.columns())
         self.bad = 0 if found.objective < self.best else self.bad + 1
-        if found.objective <= self.best:  # the last of equals: a score that has reached its limit still gets surer
+        # the last of equals: a score that has reached its limit still gets surer
+        if math.isfinite(found.objective) and found.objective <= self.best:
             self.best, self.best_step = found.objective, module.step
             self.save_best(module)
 

@@ -15,6 +15,9 @@ from openxlstm.training.loss import autocast
 from openxlstm.training.optimizer import build_optimizer
 from openxlstm.training.schedule import lr_factor
 
+STEADIER = "try a lower --optimizer.lr, a longer --schedule.warmup, or --model.gate_soft_cap=15"
+"""Advice where numbers are not finite."""
+
 
 class StepResult(NamedTuple):
     """What one optimiser step did; equal on every process."""
@@ -119,8 +122,7 @@ class TrainingModule(pl.LightningModule):
         if self.bad_in_row >= settings.max_bad_steps:
             raise UserError(
                 f"the loss or its gradient was not finite for {self.bad_in_row} steps in a row (step {self.step}, "
-                f"loss {loss}, learning rate {lr:.3g}); try a lower --optimizer.lr, a longer --schedule.warmup, or "
-                "--model.gate_soft_cap=15; the last checkpoint holds the weights from before"
+                f"loss {loss}, learning rate {lr:.3g}); {STEADIER}; the last checkpoint holds the weights from before"
             )
         result = StepResult(self.step, loss, lr, float(norm), tokens, not finite, bool(agreed[1] > 0))
         return {"result": result}

@@ -258,12 +258,15 @@ class _Run:
         return state
 
     def finish(self, module: Any, validate: Any, meter: Any) -> dict[str, Any]:
-        """The last validation, the best weights, the report."""
+        """The last validation, the best weights, the report. Raises UserError where no validation was finite."""
         from openxlstm.training.callbacks import agree_on
+        from openxlstm.training.module import STEADIER
 
         seconds = meter.seconds
         last = self.job.validate(module.loss, self.rank, self.world)
         validate.record(module, last)
+        if not validate.best_step:
+            raise UserError(f"the loss in validation was never finite, to the last step, {module.step}; {STEADIER}")
         step = module.step
         if validate.best_step != module.step:
             best = agree_on(checkpoint.read(self.folder / "checkpoints" / "best.pt") if self.main else None, self.world)

@@ -1,5 +1,6 @@
 """Scores of a recogniser: word and character error rates of whole texts, by the package jiwer."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -70,8 +71,8 @@ class SpeechEvaluation(TaskEvaluation):
 
     @property
     def objective(self) -> float:
-        """Of two with the same errors the one with the lower loss."""
-        return self.score + 1e-6 * self.loss
+        """Of two with the same errors the one with the lower loss; inf where the loss is not finite."""
+        return self.score + 1e-6 * self.loss if math.isfinite(self.loss) else math.inf
 
     def line(self) -> str:
         """One line for people."""

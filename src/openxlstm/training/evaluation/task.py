@@ -1,6 +1,7 @@
 """Scores of a task: every sample of a split once, by length, next to what guessing scores on the same samples."""
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,7 +46,10 @@ class TaskEvaluation:
 
     @property
     def objective(self) -> float:
-        """What training minimises by its choice of weights: the score, turned round where higher is better; or the loss."""
+        """What training minimises by its choice of weights: the score, turned round where higher is better; or the loss. inf
+        where the loss is not finite: such a model is never the best, whatever its score."""
+        if not math.isfinite(self.loss):
+            return math.inf
         if self.by_loss:
             return self.loss
         return -self.score if self.higher_is_better else self.score

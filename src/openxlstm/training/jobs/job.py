@@ -15,7 +15,7 @@ class Measured(Protocol):
 
     @property
     def objective(self) -> float:
-        """The best weights are those at which it is lowest."""
+        """The best weights are those at which it is lowest; those at which it is not finite never are."""
         ...
 
     def columns(self) -> dict[str, float]:
