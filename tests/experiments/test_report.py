@@ -17,6 +17,7 @@ from openxlstm.experiments.question import (
     ahead_everywhere,
     grown,
     in_most,
+    largest,
     of_law,
     rarest_first,
     score,
@@ -27,7 +28,8 @@ from openxlstm.experiments.question import (
 from openxlstm.experiments.report import Report, as_markdown, write
 from openxlstm.experiments.sweeps import Capacity, Scaling, Sweep, at_width
 from openxlstm.recipes import recipe
-from openxlstm.training.compare import variant
+from openxlstm.training.cells import Cell
+from openxlstm.training.compare import Comparison, variant
 from openxlstm.training.options import override
 
 QUICK = {
@@ -150,6 +152,56 @@ def test_a_model_that_fails_does_not_make_a_claim_hold(tmp_path):
     assert "a model failed" in (tmp_path / "report.md").read_text()
 
 
+def test_a_model_that_fails_with_one_seed_does_not_make_a_claim_hold():
+    check = Check(what="score of mlstm", measure=score("mlstm"), bar=0.1, at_most=True)
+    rows = {"mlstm": {"score": 0.0, "failed": 1}, "slstm": {"score": 1.0, "failed": 0}}
+    assert finding(check, rows).measured is None
+    assert not finding(check, rows).holds
+    assert finding(replace(check, measure=score("slstm")), rows).measured == 1.0, "what it does not look at may fail"
+
+
+@pytest.mark.parametrize(
+    ("kind", "checks"),
+    [
+        (Scaling, (Check(what="ahead", measure=largest("mlstm", "lstm"), bar=0.0, at_most=True),)),
+        (Scaling, (Check(what="R²", measure=of_law("mlstm", "R2"), bar=0.5),)),
+        (Capacity, (Check(what="score", measure=score("mlstm"), bar=0.5),)),
+    ],
+)
+@pytest.mark.parametrize(("lost", "holds"), [((), True), ((64,), False), ((40,), False)])
+def test_models_are_compared_at_the_largest_width_that_was_asked_for(tmp_path, monkeypatch, kind, checks, lost, holds):
+    """mlstm fails at a width with one of two seeds, or with both."""
+
+    def fake(base, models, seeds, folder, *others):
+        width = base.model.dim
+        found = {"num_parameters": 100 * width, "validation": {"nats_per_token": 100 / width}, "test": {"score": 1.0}}
+        cells = []
+        for model in models:
+            for seed in seeds:
+                fails = model == "mlstm" and width in lost and (seed or width == 64)
+                nats = {"nats_per_token": 100 / width + (model == "lstm")}
+                report = None if fails else {**found, "seconds": 1.0, "validation": nats}
+                cells.append(Cell(model, 1e-3, seed, base, folder / f"{model}-{seed}", report, "it broke" if fails else None))
+        return Comparison(base, 0, folder, tuple(cells))
+
+    monkeypatch.setattr("openxlstm.experiments.sweeps.compare", fake)
+    monkeypatch.setattr("openxlstm.experiments.sweeps.carried", lambda config: 4.0 * config.model.dim)
+    monkeypatch.setattr(kind, "draw", lambda *words: None)
+    asked = kind(
+        name="asked",
+        claim="",
+        published="",
+        recipe="tiny",
+        checks=checks,
+        settings={"minutes": Setting(models=("mlstm", "lstm"), seeds=2)},
+        widths={"minutes": (24, 40, 64)},
+    )
+    evidence = asked.ask("minutes", tmp_path, tmp_path, print)
+    assert (answer(asked, evidence).verdict == "holds") == holds
+    assert ("largest" in evidence.rows["mlstm"] or "score" in evidence.rows["mlstm"]) == (64 not in lost)
+    assert evidence.rows["lstm"]["failed"] == 0
+
+
 def test_a_question_about_files_says_that_it_needs_them(tmp_path, capsys):
     """Without them it is not asked; with them their path is part of the command."""
     asked = QUESTIONS["pixels"]
@@ -221,7 +273,7 @@ def test_capacity_is_the_score_over_the_bytes_carried(tmp_path):
 
 def test_losses_that_do_not_fall_have_no_law():
     asked, rising = QUESTIONS["scaling"], {"a": ([1e4, 3e4, 9e4], [2.0, 3.0, 4.0])}
-    rows = asked.rows(rising)
+    rows = asked.rows(rising, rising)
     assert "do not fall" in rows["a"]["no_law"]
     assert finding(Check(what="", measure=of_law("a", "R2"), bar=0.95), rows).measured is None
     assert "none: the losses do not fall" in asked.table(rising)
@@ -282,7 +334,8 @@ def test_every_question_can_be_asked(name, scale):
         assert len(asked.widths[scale]) >= 2
         for width, model in itertools.product(asked.widths[scale], setting.models):
             variant(override(config, at_width(width)).model, model)
-        rows = asked.rows({m: ([1e4, 3e4, 9e4], [3.0, 2.0, 1.5]) for m in setting.models})
+        points = {m: ([1e4, 3e4, 9e4], [3.0, 2.0, 1.5]) for m in setting.models}
+        rows = asked.rows(points, points)
     for check in asked.checks:
         assert math.isfinite(check.measure(rows))
     assert asked.command(setting).startswith("openxlstm compare ")

@@ -12,7 +12,7 @@ SCALES = ("minutes", "hours", "gpu")
 
 Verdict = Literal["holds", "does not hold here", "not tested at this scale"]
 Rows = Mapping[str, Mapping[str, Any]]
-"""Model -> its row of a comparison: means over the seeds."""
+"""Model -> its row of a comparison: means over the seeds. `failed`, if there, is how many of them could not be trained."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +20,7 @@ class Check:
     """One number that the claim predicts.
 
     what: the number in words.
-    measure: it, from the rows of the comparison; KeyError where a model of it was not trained.
+    measure: it, from the rows of the comparison, without those of models that failed; KeyError where one of it is not there.
     bar: what it must at least be, or at most where `at_most`.
     """
 

@@ -46,12 +46,13 @@ class Sweep(Trained):
             found.append(compare(base, setting.models, range(setting.seeds), place, say, setting.lrs, jobs, cells))
             if found[-1].interrupted is not None:
                 return Evidence(rows={}, table="", command="", interrupted=found[-1].interrupted)
-        points = {model: self.points(found, model) for model in setting.models}
-        points = {model: pair for model, pair in points.items() if pair[0]}
+        points = self.finished(found, setting.models)
+        largest = found[self.widths[scale].index(max(self.widths[scale]))]
         self.draw(points, folder / self.figure)
         all_widths = " ".join(map(str, self.widths[scale]))
+        rows = self.rows(points, self.finished([largest], setting.models))
         return Evidence(
-            rows=self.rows(points),
+            rows={model: {**row, "failed": failed(found, model)} for model, row in rows.items()},
             table=self.table(points),
             command=f"for width in {all_widths}; do {self.command(setting)} {IN_SHELL}; done",
             figure=self.figure if (folder / self.figure).exists() else None,
@@ -64,9 +65,15 @@ class Sweep(Trained):
     def points(self, found: Sequence[Comparison], model: str) -> Points:
         """The finished runs of a model, with its best learning rate at each width."""
 
+    def finished(self, found: Sequence[Comparison], models: Sequence[str]) -> dict[str, Points]:
+        """The points of the models that have any."""
+        points = {model: self.points(found, model) for model in models}
+        return {model: pair for model, pair in points.items() if pair[0]}
+
     @abstractmethod
-    def rows(self, points: Mapping[str, Points]) -> Rows:
-        """What the checks read."""
+    def rows(self, points: Mapping[str, Points], largest: Mapping[str, Points]) -> Rows:
+        """What the checks read. largest: the points at the largest width that was asked for: a model that failed there is not
+        compared at a smaller one."""
 
     @abstractmethod
     def table(self, points: Mapping[str, Points]) -> str:
@@ -82,7 +89,7 @@ class Scaling(Sweep):
     """Nats a token over parameters, and the law L = E + A N^-alpha.
 
     The rows have, by model, `params` and `nats` of every run, and the law's `alpha`, `E` and `R2` (none where the losses do not
-    fall); `largest` is the mean of the nats at the largest size.
+    fall); `largest` is the mean of the nats at the largest width (none where the model failed there).
     """
 
     figure: ClassVar[str] = "scaling.png"
@@ -91,10 +98,12 @@ class Scaling(Sweep):
         reports = [cell.report for one in found for cell in one.chosen(model) if cell.report is not None]
         return [float(r["num_parameters"]) for r in reports], [float(r["validation"]["nats_per_token"]) for r in reports]
 
-    def rows(self, points: Mapping[str, Points]) -> Rows:
+    def rows(self, points: Mapping[str, Points], largest: Mapping[str, Points]) -> Rows:
         made: dict[str, dict[str, object]] = {}
         for model, (params, nats) in points.items():
-            made[model] = {"params": params, "nats": nats, "largest": means((params, nats))[max(params)]}
+            made[model] = {"params": params, "nats": nats}
+            if model in largest:
+                made[model]["largest"] = statistics.mean(largest[model][1])
             try:
                 made[model] |= {name: value for name, value in fit(params, nats)._asdict().items() if name != "A"}
             except ValueError as error:
@@ -120,7 +129,8 @@ class Scaling(Sweep):
 class Capacity(Sweep):
     """The score on a task over the bytes that a model carries at the end of a sample.
 
-    The rows have, by model, `bytes` and `scores` of every run, and `score`, the mean at the largest width.
+    The rows have, by model, `bytes` and `scores` of every run, and `score`, the mean at the largest width (none where the model
+    failed there).
     """
 
     figure: ClassVar[str] = "capacity.png"
@@ -129,9 +139,12 @@ class Capacity(Sweep):
         done = [cell for one in found for cell in one.chosen(model) if cell.report is not None]
         return [carried(cell.config) for cell in done], [float(cell.report["test"]["score"]) for cell in done if cell.report]
 
-    def rows(self, points: Mapping[str, Points]) -> Rows:
+    def rows(self, points: Mapping[str, Points], largest: Mapping[str, Points]) -> Rows:
         return {
-            model: {"bytes": sizes, "scores": scores, "score": means((sizes, scores))[max(sizes)]}
+            model: {
+                **{"bytes": sizes, "scores": scores},
+                **({"score": statistics.mean(largest[model][1])} if model in largest else {}),
+            }
             for model, (sizes, scores) in points.items()
         }
 
@@ -162,6 +175,11 @@ class Capacity(Sweep):
 def at_width(width: int) -> dict[str, str]:
     """The settings of a width: q, k and v of mlstm blocks stay dense."""
     return {"model.dim": str(width), "model.qkv_block_size": str(2 * width)}
+
+
+def failed(found: Sequence[Comparison], model: str) -> int:
+    """Trainings of a model, with its best learning rate at each width, that failed."""
+    return sum(cell.report is None for one in found for cell in one.chosen(model))
 
 
 def means(pair: Points) -> dict[float, float]:
