@@ -9,7 +9,7 @@ from openxlstm.errors import UserError
 from openxlstm.tasks import TASKS, DynamicsTask
 from openxlstm.tasks.free_run import normalised_error, spectrum_distance, valid_steps
 from openxlstm.training.evaluation.autoregression import LinearAutoregression
-from openxlstm.training.evaluation.dynamics import evaluate_dynamics, linear_runs, scores
+from openxlstm.training.evaluation.dynamics import evaluate_dynamics, linear_runs, scores, still_runs
 
 NAMES = [name for name, kind in TASKS.items() if issubclass(kind, DynamicsTask)]
 SMALL = {"train_trajectories": 4, "train_samples": 60, "train_length": 20, "validation_trajectories": 2}
@@ -120,6 +120,16 @@ def test_who_forgets_it_is_valid_until_then():
     assert found.score == pytest.approx(np.median(expected))
 
 
+def test_standing_still_is_at_the_last_sample_that_was_read():
+    """So the first step is wrong already, as that of everybody who does not know the system."""
+    task = small(horizon=1.0, measurement_noise=0.1)
+    still = still_runs(task, "test", task.horizon_steps)
+    assert still.shape == task.truth("test")[:, task.warmup :].shape
+    assert still[:, -1] == pytest.approx(task.measured("test")[:, task.warmup - 1])
+    one_step = small(horizon=1.0, threshold=1e-3)
+    assert evaluate_dynamics(Knows(one_step), one_step, "test").guess == 0, "no step is right to a thousandth"
+
+
 def test_valid_steps_by_hand():
     truth = np.zeros((4, 5, 2))
     run = truth.copy()
@@ -169,7 +179,7 @@ def test_the_linear_baseline_is_better_than_standing_still():
     order, runs = linear_runs(task)
     truth = task.truth("test")[:, task.warmup :]
     assert order in (1, 2, 4, 8, 16)
-    still = scores(task, np.repeat(truth[:, :1], truth.shape[1], 1), truth)
+    still = scores(task, still_runs(task, "test", truth.shape[1]), truth)
     assert scores(task, runs, truth)["more"]["mean_valid_time"] > still["more"]["mean_valid_time"]
 
 

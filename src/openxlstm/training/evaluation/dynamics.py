@@ -25,7 +25,7 @@ METRIC = "median valid time in Lyapunov times"
 @dataclass(frozen=True)
 class DynamicsEvaluation(TaskEvaluation):
     """Result of the free runs of a split. `score` is the median valid time in Lyapunov times, `guess` that of a system that
-    stays where it is, `loss` the mean squared error of one step.
+    stays where it was read last, `loss` the mean squared error of one step.
 
     mean_valid_time: in Lyapunov times. valid_times: of each trajectory. spectrum_distance: see tasks.free_run. lyapunov_steps:
     samples in a Lyapunov time. horizon: length of the runs, in Lyapunov times: no valid time is longer.
@@ -64,7 +64,7 @@ def evaluate_dynamics(
     one_step = evaluate_task(model, task, split, lengths, precision=precision, rank=rank, world_size=world_size)
     truth = task.truth(split, task.warmup + horizon)[:, task.warmup :]
     found = scores(task, model_runs(model, task, split, horizon, precision) if runs is None else runs, truth)
-    still = scores(task, np.repeat(truth[:, :1], horizon, 1), truth)
+    still = scores(task, still_runs(task, split, horizon), truth)
     part = LengthScore(lengths, found["score"], still["score"], one_step.loss, len(truth))
     return DynamicsEvaluation(
         split, lengths, METRIC, True, found["score"], still["score"], one_step.loss, len(truth), (part,), **found["more"]
@@ -91,6 +91,11 @@ def model_runs(
         return free_run(step, prefix, horizon, torch.from_numpy(task.scale.step).to(device)).cpu().numpy()
     finally:
         loss.train(was_training)
+
+
+def still_runs(task: DynamicsTask, split: Split, horizon: int) -> NDArray[Any]:
+    """Runs [N, horizon, F] of a system that stays at the last sample of the warm-up, which is the last that anybody reads."""
+    return np.repeat(task.measured(split)[:, task.warmup - 1 : task.warmup], horizon, 1)
 
 
 def linear_runs(task: DynamicsTask) -> tuple[int, NDArray[Any]]:
