@@ -73,6 +73,25 @@ def test_what_is_written_of_a_cell_outlives_its_folder(base, tmp_path, monkeypat
     assert not any("finished before" in line for line in said)
 
 
+def test_what_is_not_asked_for_is_remembered_and_not_shown(base, tmp_path):
+    """One model and seed after the other in one folder: none is trained twice, though the run folders are gone."""
+    folder, asked = tmp_path / "cmp", [(["slstm"], [0]), (["lstm"], [0]), (["lstm"], [1])]
+    for models, seeds in asked:
+        found = compare(base, models, seeds, folder)
+        (cell,) = found.cells
+        stored = json.loads((folder / "compare.json").read_text())
+        assert [row["model"] for row in stored["rows"]] == models
+        assert (folder / "compare.md").read_text() == found.table() + "\n"
+        shutil.rmtree(cell.folder)
+    assert [(cell["model"], cell["seed"]) for cell in stored["cells"]] == [("lstm", 1), ("lstm", 0), ("slstm", 0)]
+    said = []
+    both = compare(base, ["slstm", "lstm"], [0], folder, said.append)
+    assert sum("finished before" in line for line in said) == len(both.cells) == 2
+    assert len(json.loads((folder / "compare.json").read_text())["cells"]) == 3
+    compare(replace(base, trainer=replace(base.trainer, steps=4)), ["lstm"], [0], folder)
+    assert len(json.loads((folder / "compare.json").read_text())["cells"]) == 1, "those of other settings cannot be used"
+
+
 def test_a_cell_outlives_new_settings_but_not_a_new_default(base, tmp_path):
     """A version with more settings finds what one without them trained; a folder that says other settings is trained again."""
     place = compare(base, ["lstm"], [0], tmp_path / "cmp").cells[0].folder / "config.json"

@@ -25,7 +25,8 @@ from openxlstm.training.record import canvas, in_lines, write_json
 
 @dataclass(frozen=True)
 class Comparison:
-    """The cells, model by model. `interrupted` is a signal number if the comparison was stopped before its end.
+    """The cells, model by model. `interrupted` is a signal number if the comparison was stopped before its end. others:
+    finished cells of the same settings in compare.json that were not asked for this time: kept there, and shown nowhere.
 
     Where several learning rates were tried, a model is represented by the one that is best in validation, on average over its
     seeds; one with which a seed failed comes after all with which none did.
@@ -36,6 +37,7 @@ class Comparison:
     folder: Path
     cells: tuple[Cell, ...]
     interrupted: int | None = None
+    others: tuple[Mapping[str, Any], ...] = ()
 
     def chosen(self, model: str) -> tuple[Cell, ...]:
         """The cells of a model with its best learning rate."""
@@ -102,7 +104,8 @@ def compare(
     a process of its own. Every cell is a run folder under `cells` (default: `folder`, by default runs/compare-NAME-HASH), named
     by a hash of its configuration, the data and the version of this package: finished cells are not trained again, interrupted
     ones are resumed. Several comparisons may share `cells`. Writes compare.json, compare.md and compare.png to `folder`; what
-    an earlier comparison with the same settings wrote there counts, though its run folders may be gone.
+    an earlier comparison with the same settings wrote there counts, though its run folders may be gone, and stays there
+    whatever this one asks for.
     """
     from openxlstm.models.count import count_parameters
     from openxlstm.training.jobs.job import open_job
@@ -144,10 +147,12 @@ def compare(
         orders[key] = Order(model, lr, seed, config, place, title, before.get(place.name))
     (cells or folder).mkdir(parents=True, exist_ok=True)
     done = {key: cell for key, order in orders.items() if (cell := order.remembered()) is not None}
+    asked = {order.place.name for order in orders.values()}
+    others = tuple(cell for name, cell in before.items() if name not in asked)
     stopped: int | None = None
 
     def found() -> Comparison:
-        return Comparison(base, target, folder, tuple(done[key] for key in orders if key in done), stopped)
+        return Comparison(base, target, folder, tuple(done[key] for key in orders if key in done), stopped, others)
 
     for key, cell, signal in train_all(orders, jobs, say):
         if signal is not None:
@@ -213,7 +218,8 @@ def write(comparison: Comparison) -> None:
                 "machine": c.machine,
             }
             for c in comparison.cells
-        ],
+        ]
+        + [*comparison.others],
     }
     write_json(comparison.folder / "compare.json", content)
     with atomic_path(comparison.folder / "compare.md") as aside:
