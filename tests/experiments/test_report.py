@@ -5,8 +5,10 @@ import json
 import math
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+import torch
 
 from openxlstm.cli.main import main
 from openxlstm.cli.report import with_data
@@ -359,6 +361,39 @@ def test_the_cost_of_attention_grows_and_that_of_xlstm_does_not(tmp_path, monkey
     (again,) = answer_all([QUESTIONS["cost"]], "minutes", tmp_path, said.append).answers
     assert "  measured before" in said
     assert again.findings == found.findings
+
+
+def test_costs_are_measured_with_threads_of_their_own(tmp_path, monkeypatch):
+    """Not with those that happened to be set; and again at another scale."""
+    asked, used = QUESTIONS["cost"], []
+
+    def fake(scale, say):
+        used.append((scale, torch.get_num_threads()))
+        columns = {what: [1.0] * len(cost.CONTEXTS[scale]) for what in cost.MEASURED}
+        return {name: {"context": list(cost.CONTEXTS[scale]), **columns} for name in cost.MODELS}
+
+    monkeypatch.setattr(cost, "measure", fake)
+    monkeypatch.setattr(cost, "available_cpus", lambda: 3)
+    monkeypatch.setattr(cost, "draw", lambda *words: None)
+    before = torch.get_num_threads()
+    for scale in ("minutes", "minutes", "hours"):
+        asked.ask(scale, tmp_path, tmp_path, print)
+    assert used == [("minutes", 3), ("hours", 3)]
+    assert torch.get_num_threads() == before
+    stored = json.loads((tmp_path / "cost.json").read_text())
+    assert (stored["scale"], stored["threads"]) == ("hours", 3)
+    (tmp_path / "cost.json").write_text(json.dumps(stored["models"]))  # as an earlier version wrote it
+    assert asked.ask("hours", tmp_path, tmp_path, print).rows == stored["models"]
+    assert len(used) == 2
+    asked.ask("minutes", tmp_path, tmp_path, print)
+    assert len(used) == 3
+
+
+@pytest.mark.parametrize("scale", ["minutes", "hours"])
+def test_the_committed_costs_are_taken_up(scale):
+    path = Path(__file__).parents[2] / "experiments" / scale / "cost" / "cost.json"
+    assert set(cost.measured_before(path, scale)) == set(cost.MODELS)
+    assert cost.measured_before(path, "gpu") is None
 
 
 def test_from_which_context_on_attention_costs_more():

@@ -82,6 +82,15 @@ def test_bf16_trains_near_fp32(changed, tmp_path, losses):
         assert float(losses(half.folder)[step]) == pytest.approx(float(loss), rel=0.02)  # bf16 keeps 8 bits: 0.4 % a rounding
 
 
+def test_a_run_leaves_the_number_of_threads_as_it_was(changed, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr("openxlstm.training.run.environment", lambda: seen.append(torch.get_num_threads()) or {})
+    before = torch.get_num_threads()
+    train(changed(steps=1, threads=before + 1), tmp_path / "run")
+    assert seen == [before + 1]
+    assert torch.get_num_threads() == before
+
+
 def test_early_stopping_reports_the_best_weights(changed, tmp_path, losses):
     config = changed(optimizer={"lr": 3.0}, steps=60, validate_every=2, patience=2)
     result = train(config, tmp_path / "run")

@@ -17,7 +17,9 @@ from openxlstm.models.config import LanguageModelConfig
 from openxlstm.models.language import LanguageModel
 from openxlstm.models.match import match_parameters
 from openxlstm.models.patterns import expand
+from openxlstm.training.cells import available_cpus
 from openxlstm.training.record import canvas, write_json
+from openxlstm.training.tuning import threads
 
 MODELS = ("mlstm", "slstm", "lstm", "transformer")
 VOCAB = 256
@@ -30,17 +32,18 @@ UNITS = {"prefill": 1.0, "step": 1e3, "state": 2**-20}
 
 @dataclass(frozen=True, kw_only=True)
 class Cost(Question):
-    """Times of the models without `openxlstm.inference`, on one sequence: medians of three, of a token of fifty."""
+    """Times of the models without `openxlstm.inference`, on one sequence: medians of three, of a token of fifty. On a CPU with
+    a thread for every core that the process may use, whatever was set before."""
 
     def ask(self, scale: str, folder: Path, cells: Path, say: Callable[[str], None], jobs: int = 1) -> Evidence | None:
-        stored = folder / "cost.json"
-        if stored.exists():
+        found = measured_before(folder / "cost.json", scale)
+        if found is not None:
             say("  measured before")
-            found = json.loads(stored.read_text())
         else:
             folder.mkdir(parents=True, exist_ok=True)
-            found = measure(scale, say)
-            write_json(stored, found)
+            with threads(available_cpus()):
+                found = measure(scale, say)
+            write_json(folder / "cost.json", {"scale": scale, "threads": available_cpus(), "models": found})
             draw(found, folder / "cost.png", scale)
         return Evidence(
             rows=found,
@@ -48,6 +51,18 @@ class Cost(Question):
             command=f"openxlstm report --scale {scale} --only {self.name}",
             figure="cost.png" if (folder / "cost.png").exists() else None,
         )
+
+
+def measured_before(path: Path, scale: str) -> dict[str, Any] | None:
+    """What `measure` found at this scale; None where nothing can be read, or it is of another scale."""
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        if "scale" in stored:
+            return dict(stored["models"]) if stored["scale"] == scale else None
+        contexts = [columns["context"] for columns in stored.values()]  # an earlier version wrote the models alone
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return dict(stored) if contexts == [list(CONTEXTS[scale])] * len(MODELS) else None
 
 
 def measure(scale: str, say: Callable[[str], None]) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from openxlstm.training.jobs.job import Job, open_job
 from openxlstm.training.jobs.text import batches, cache_dir, new_model
 from openxlstm.training.progress import note
 from openxlstm.training.record import COLUMNS, Metrics, environment, read_metrics, write_json
-from openxlstm.training.tuning import tune_cpu
+from openxlstm.training.tuning import threads, tune_cpu
 
 __all__ = ["RunResult", "batches", "cache_dir", "load_config", "new_model", "train"]
 
@@ -85,8 +85,7 @@ def train(
             stored = checkpoint.read(folder / "checkpoints" / "last.pt")
         assert config is not None
         device_kind(config.trainer.device)  # refused before the text is read and a folder is made
-        if config.trainer.threads:
-            torch.set_num_threads(config.trainer.threads)
+        holds.enter_context(threads(config.trainer.threads))  # what is done after this run has its own number
         tuned = tune_cpu() if config.trainer.cpu_tuning else None
         job = open_job(config, _say(rank))
         if stored is not None:

@@ -1,7 +1,9 @@
-"""Settings that make training on CPUs faster and are not ours to choose: they hold for the whole process."""
+"""Settings of the whole process: its threads, and what makes training on CPUs faster and is not ours to choose."""
 
+import contextlib
 import ctypes
 import sys
+from collections.abc import Iterator
 
 import torch
 
@@ -9,6 +11,17 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 LARGEST = 2**31 - 1  # mallopt takes an int
 TOLERANCE = 1e-5
 """Largest relative error of a float32 product. float32 itself is at 1e-6 here, bfloat16 at 3e-3."""
+
+
+@contextlib.contextmanager
+def threads(number: int) -> Iterator[None]:
+    """While this lasts, torch and the compiled kernels use so many threads; 0 = as many as before."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def tune_cpu() -> dict[str, str]:
