@@ -146,6 +146,14 @@ def test_damaged_archive(tmp_path: Path) -> None:
             load_corpus(TextConfig(source=str(tmp_path / name)))
 
 
+@pytest.mark.parametrize("name", ["a.txt.gz", "a.jsonl.gz"])
+def test_an_archive_that_is_damaged_inside(tmp_path: Path, name: str) -> None:
+    data = gzip.compress(b'{"text": "x"}\n' * 9)
+    (tmp_path / name).write_bytes(data[:10] + b"\xff" * 9 + data[19:])
+    with pytest.raises(UserError, match=rf"{name}: cannot be read: Error -3 while decompressing"):
+        load_corpus(TextConfig(source=str(tmp_path / name)))
+
+
 # Documents
 
 

@@ -39,6 +39,7 @@ def test_files_of_a_folder_and_of_a_tar_file(folder, tmp_path):
         (lambda path: None, "no such file or folder"),
         (lambda path: path.write_bytes(b"not a tar file"), "cannot be read as a tar file"),
         (lambda path: path.write_bytes(packed()[:-300]), "cannot be read as a tar file.*is it cut short"),
+        (lambda path: path.write_bytes(packed()[:700] + b"\xff" * 9), "cannot be read as a tar file.*damaged"),
     ],
 )
 def test_what_is_no_tar_file(tmp_path, make, message):

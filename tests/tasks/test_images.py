@@ -95,6 +95,28 @@ def test_bad_files_are_named(folder, damage, message):
         task(folder).images("test")
 
 
+def test_a_gzip_file_that_is_damaged_inside(folder):
+    path = folder / "train-labels-idx1-ubyte.gz"
+    content = path.read_bytes()
+    path.write_bytes(content[:10] + b"\xff" * 9 + content[19:])
+    with pytest.raises(UserError, match=r"labels-idx1-ubyte\.gz: cannot be read: Error -3 while decompressing"):
+        read_idx(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "array", "message"),
+    [
+        ("t10k-images-idx3-ubyte", np.zeros((12, 28, 20)), r"images of 28 x 20 pixels; those of MNIST have 28 x 28"),
+        ("t10k-labels-idx1-ubyte", np.array([*range(11), 26]), r"image 11 has label 26, and there are ten; is it MNIST\?"),
+    ],
+)
+def test_other_images_are_refused(folder, name, array, message):
+    """Such as the letters of EMNIST, whose files have the same names and layout."""
+    write_idx(folder / name, array)
+    with pytest.raises(UserError, match=rf"{name}: {message}"):
+        task(folder).images("test")
+
+
 def test_a_gzip_file_that_is_none(tmp_path):
     path = tmp_path / "x.gz"
     path.write_bytes(b"not gzip")

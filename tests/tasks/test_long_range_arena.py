@@ -70,6 +70,14 @@ def test_a_file_cut_short(listops):
         TASKS["lra_listops"](source=str(listops)).sequences("test")
 
 
+def test_a_file_that_is_damaged_inside(listops):
+    path = listops / "basic_test.tsv.gz"
+    content = path.read_bytes()
+    path.write_bytes(content[:30] + b"\xff" * 9 + content[39:])
+    with pytest.raises(UserError, match=r"basic_test\.tsv\.gz: cannot be read after line 0: Error -3 while decompressing"):
+        TASKS["lra_listops"](source=str(listops)).sequences("test")
+
+
 def test_text(tmp_path):
     for part, count in (("train", 60), ("test", 4)):
         for name in ("pos", "neg"):

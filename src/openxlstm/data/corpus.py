@@ -10,6 +10,7 @@ import os
 import platform
 import re
 import sysconfig
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -407,7 +408,7 @@ def _read_bytes(place: Path) -> bytes:
     try:
         with _open(place) as file:
             return file.read()
-    except (OSError, EOFError, lzma.LZMAError) as error:
+    except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
         raise UserError(f"{place}: cannot be read: {error}") from None
 
 
@@ -432,7 +433,7 @@ def _is_binary(place: Path) -> bool:
     try:
         with _open(place) as file:
             return b"\0" in file.read(8192)
-    except (OSError, EOFError, lzma.LZMAError) as error:
+    except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
         raise UserError(f"{place}: cannot be read: {error}") from None
 
 
@@ -443,7 +444,7 @@ def _jsonl(place: Path, key: str) -> Iterator[str]:
             for number, line in enumerate(file, 1):
                 yield from _jsonl_line(line, f"{place}:{number}", key, offset)
                 offset += len(line)
-    except (OSError, EOFError, lzma.LZMAError) as error:
+    except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
         raise UserError(f"{place}: cannot be read: {error}") from None
 
 

@@ -1,7 +1,9 @@
 """Files below a folder or in a tar file, one after another."""
 
+import lzma
 import os
 import tarfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from re import Match, Pattern
@@ -32,5 +34,5 @@ def files_in(source: str | Path, wanted: Pattern[str]) -> Iterator[tuple[Match[s
                     yield found, file.read() if file else b""
     except FileNotFoundError:
         raise UserError(f"{source}: no such file or folder") from None
-    except (tarfile.TarError, OSError, EOFError) as error:
-        raise UserError(f"{source}: cannot be read as a tar file: {error}; is it cut short?") from None
+    except (tarfile.TarError, OSError, EOFError, zlib.error, lzma.LZMAError) as error:
+        raise UserError(f"{source}: cannot be read as a tar file: {error}; is it cut short or damaged?") from None

@@ -22,6 +22,7 @@ FILES = {
     "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
     "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
 }
+SIDE = 28  # pixels of MNIST's images
 STEPS_AT_ONCE = 65_536  # in a batch for evaluation
 PERMUTATION_SEED = 92916  # of the one fixed order; any number would do
 
@@ -169,7 +170,7 @@ class SequentialMNIST(SplitFiles):
 
     @property
     def steps(self) -> int:
-        return 784
+        return SIDE**2
 
     @property
     def anchors(self) -> tuple[Anchor, ...]:
@@ -198,7 +199,8 @@ class PermutedMNIST(SequentialMNIST):
 
 @lru_cache(maxsize=4)
 def read_images(folder: str, part: str, permuted: bool) -> Images:
-    """The images of the "train" or "test" files in a folder, a row each."""
+    """The images of the "train" or "test" files in a folder, a row each. Raises UserError for other files than MNIST's, or such
+    as have the same layout, 28 x 28 pixels of ten classes."""
     files = []
     for name in FILES[part]:
         found = [path for path in (Path(folder, name), Path(folder, f"{name}.gz")) if path.is_file()]
@@ -208,6 +210,12 @@ def read_images(folder: str, part: str, permuted: bool) -> Images:
     pixels, labels = files
     if pixels.ndim != 3 or labels.ndim != 1 or len(pixels) != len(labels):
         raise UserError(f"{folder}: {FILES[part][0]} {pixels.shape} and {FILES[part][1]} {labels.shape} do not belong together")
+    if pixels.shape[1:] != (SIDE, SIDE):
+        height, width = pixels.shape[1:]
+        raise UserError(f"{folder}: {FILES[part][0]}: images of {height} x {width} pixels; those of MNIST have {SIDE} x {SIDE}")
+    if len(labels) and (worst := int(labels.max())) > 9:
+        number = int(labels.argmax())
+        raise UserError(f"{folder}: {FILES[part][1]}: image {number} has label {worst}, and there are ten; is it MNIST?")
     rows = torch.from_numpy(pixels.reshape(len(pixels), -1).copy())
     if permuted:
         # RandomState, unlike other generators, promises the same numbers in every version

@@ -1,6 +1,7 @@
 """The text tasks of Long Range Arena (Tay et al. 2020, arXiv 2011.04006), from the files of its release."""
 
 import gzip
+import zlib
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -144,7 +145,7 @@ def lines_of(folder: Path, name: str) -> Iterator[tuple[Path, int, str]]:
         with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as file:
             for number, line in enumerate(file, 1):
                 yield path, number, line.rstrip("\n")
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read after line {number}: {error}") from None
 
 
