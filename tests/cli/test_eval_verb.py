@@ -106,6 +106,7 @@ def test_word_perplexity_of_a_bpe_model(here, capsys, write_run):
         (["--data", "t.txt", "--carry", "--stride", "4"], "exclude each other"),
         (["--data", "t.txt", "--context", "8", "--stride", "9"], "--stride 9 is longer"),
         (["--data", "t.txt", "--split", "dev"], "--split"),
+        (["--tasks", "piqa", "--precision", "bf16"], "--precision bf16 is about text or a run's own task"),
     ],
 )
 def test_errors_are_one_line(here, capsys, words, message, write_run):

@@ -50,6 +50,12 @@ def test_the_parts_are_those_of_the_files(folder):
         assert batch.targets[:, -1].tolist() == [n % 10 for n in numbers(batch)]
 
 
+def test_lengths_that_images_do_not_have_are_refused(folder):
+    for lengths in ("7", "1-784", "banana"):
+        with pytest.raises(UserError, match=f"sequential_mnist has images of 784 steps, and none of '{lengths}'"):
+            next(task(folder).evaluation("test", lengths))
+
+
 def test_training_draws_from_the_training_part(folder):
     batch = task(folder).train_batch(300, torch.Generator().manual_seed(0))
     assert set(numbers(batch)) == set(range(30))

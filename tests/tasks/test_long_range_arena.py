@@ -63,6 +63,19 @@ def test_listops_refuses(listops, line, reason):
     assert reason in str(caught.value)
 
 
+def test_blank_lines_at_the_end_say_nothing(listops):
+    before = every(TASKS["lra_listops"](source=str(listops)), "validation")
+    with (listops / "basic_val.tsv").open("a") as file:
+        file.write("\n \n")
+    assert every(TASKS["lra_listops"](source=str(listops), test_samples=1), "validation") == before
+
+
+def test_lengths_that_are_not_scored_are_refused(listops):
+    for lengths in ("7", "banana"):
+        with pytest.raises(UserError, match=f"is scored on all lengths together, 500-2000, and not on '{lengths}'"):
+            next(TASKS["lra_listops"](source=str(listops)).evaluation("test", lengths))
+
+
 def test_a_file_cut_short(listops):
     path = listops / "basic_test.tsv.gz"
     path.write_bytes(path.read_bytes()[:-20])
@@ -102,6 +115,8 @@ def test_text(tmp_path):
 def test_retrieval(tmp_path):
     for part in ("train", "eval", "test"):
         (tmp_path / f"new_aan_pairs.{part}.tsv").write_text("1\tA1\tB1\tabc\tdefg\n0.0\tA1\tB2\tabc\tx\n")
+    with (tmp_path / "new_aan_pairs.eval.tsv").open("a") as file:
+        file.write("\n")
     task = TASKS["lra_retrieval"](source=str(tmp_path), max_length=2)
     assert every(task, "validation") == [([98, 99, 1, 101, 102], 1), ([98, 99, 1, 121], 0)]
     (tmp_path / "new_aan_pairs.test.tsv").write_text("1\tA1\tB1\tabc\n")

@@ -33,6 +33,9 @@ def run_task(args: Any) -> int:
     for name in TEXT_ONLY:
         if getattr(args, name):
             raise UserError(f"--{name.replace('_', '-')} is about text; {args.run} is the run of a task")
+    for name in ("tasks", "limit"):
+        if getattr(args, name):
+            raise UserError(f"--{name} is about zero-shot tasks of language models; {args.run} is the run of a task of its own")
     task = load_config(Path(args.run)).data
     assert isinstance(task, Task)
     if isinstance(task, SequencePairs):  # the tokens of the model, whatever has become of the files since

@@ -18,6 +18,10 @@ def run_zero_shot(args: Any) -> int:
     for name in TEXT_ONLY:
         if getattr(args, name):
             raise UserError(f"--{name.replace('_', '-')} is about text or a run's own task, not about --tasks")
+    if args.precision != "fp32":
+        raise UserError(
+            f"--precision {args.precision} is about text or a run's own task; --tasks are scored in the model's own"
+        )
     names = list(dict.fromkeys(filter(None, map(str.strip, args.tasks.split(",")))))
     loaded = load(args)
     found = evaluate_tasks(loaded, names, folder=args.data, limit=args.limit)

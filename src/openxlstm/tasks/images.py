@@ -74,6 +74,9 @@ class ImageTask(Task):
         return self.batch(images, torch.randint(len(images.labels), (batch,), generator=rng))
 
     def evaluation(self, split: Split, lengths: str) -> Iterator[tuple[str, Batch]]:
+        """lengths: that of `reports`. Raises UserError for another."""
+        if lengths not in self.reports:
+            raise UserError(f"task {self.name} has images of {self.steps} steps, and none of {lengths!r}")
         images = self.images(split)
         for rows in torch.arange(len(images.labels)).split(max(STEPS_AT_ONCE // self.steps, 1)):
             yield lengths, self.batch(images, rows)

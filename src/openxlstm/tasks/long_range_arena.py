@@ -92,6 +92,9 @@ class ArenaTask(FileTask):
         return pad(found, torch.randint(len(found.labels), (batch,), generator=rng).tolist())
 
     def evaluation(self, split: Split, lengths: str) -> Iterator[tuple[str, Batch]]:
+        """lengths: those of `reports`; the parts are scored whole. Raises UserError for others."""
+        if lengths not in self.reports:
+            raise UserError(f"task {self.name} is scored on all lengths together, {self.lengths}, and not on {lengths!r}")
         found = self.sequences(split)
         rows: list[int] = []
         for row, ids in enumerate(found.ids):
@@ -135,7 +138,7 @@ def pad(found: Sequences, rows: list[int]) -> Batch:
 
 
 def lines_of(folder: Path, name: str) -> Iterator[tuple[Path, int, str]]:
-    """Path, number and text of the lines of a file, which may end in `.gz`."""
+    """Path, number and text of the lines of a file that are not blank; its name may end in `.gz`."""
     found = [path for path in (folder / name, folder / f"{name}.gz") if path.is_file()]
     if not found:
         raise UserError(f"{folder}: there is no {name} or {name}.gz")
@@ -144,7 +147,8 @@ def lines_of(folder: Path, name: str) -> Iterator[tuple[Path, int, str]]:
     try:
         with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as file:
             for number, line in enumerate(file, 1):
-                yield path, number, line.rstrip("\n")
+                if line.strip(" \r\n"):
+                    yield path, number, line.rstrip("\n")
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read after line {number}: {error}") from None
 
