@@ -10,6 +10,8 @@ import torch
 
 from openxlstm import SequenceModel
 from openxlstm.cli import main as cli
+from openxlstm.cli.simulate import read_channels
+from openxlstm.errors import UserError
 from openxlstm.inference.free_run import free_run
 from openxlstm.recipes import recipe
 from openxlstm.training import train
@@ -151,6 +153,19 @@ def test_simulate_goes_on_from_a_file(run, tmp_path, capsys):
     assert cli.main([*words, "--trajectory=1"]) == 0
     assert found["y"] == pytest.approx(samples(out)["y"], rel=1e-5)
     assert "5 steps, 0.1 Lyapunov times" in capsys.readouterr().out
+
+
+def test_a_file_of_a_spreadsheet_is_read(tmp_path):
+    """With a byte order mark, line ends of Windows and blank lines; mistakes are named by the lines of the file."""
+    path = tmp_path / "a.csv"
+    path.write_bytes("\ufeffx,y\r\n1,2\r\n\r\n3,4\r\n,\r\n\r\n".encode())
+    assert read_channels(path, ("y", "x")).tolist() == [[2, 1], [4, 3]]
+    path.write_bytes(b"x,y\n1,2\n\n3,four\n")
+    with pytest.raises(UserError, match=r"a\.csv, line 4: column 'y' is not a number"):
+        read_channels(path, ("x", "y"))
+    path.write_bytes(b"x,y\n1,\xff\n")
+    with pytest.raises(UserError, match=r"a\.csv: no CSV after line 0: 'utf-8' codec"):
+        read_channels(path, ("x", "y"))
 
 
 @pytest.mark.parametrize(

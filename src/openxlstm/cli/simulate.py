@@ -115,22 +115,26 @@ def read_channels(path: Path, channels: Sequence[str]) -> Any:
     """The columns `channels` of a CSV file with a header, float64 [rows, F]; UserError for what is missing or no number."""
     import numpy as np
 
-    with open(path, newline="", encoding="utf-8") as file:
-        rows = list(csv.reader(file))
-    header = [name.strip() for name in rows[0]] if rows else []
+    with open(path, newline="", encoding="utf-8-sig") as file:  # spreadsheets put a byte order mark before what they save
+        reader = csv.reader(file)
+        try:
+            rows = [(reader.line_num, row) for row in reader if any(map(str.strip, row))]
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise UserError(f"{path}: no CSV after line {reader.line_num}: {error}") from None
+    header = [name.strip() for name in rows[0][1]] if rows else []
     for name in channels:
         if name not in header:
             raise UserError(f"{path} has no column {name!r}; the task's channels are {', '.join(channels)}")
     if len(rows) < 2:
         raise UserError(f"{path} has no row below its header; the model needs at least one sample")
     found = np.empty((len(rows) - 1, len(channels)))
-    for line, row in enumerate(rows[1:], 2):
+    for sample, (line, row) in enumerate(rows[1:]):
         for place, name in enumerate(channels):
             try:
-                found[line - 2, place] = float(row[header.index(name)])
+                found[sample, place] = float(row[header.index(name)])
             except (ValueError, IndexError):
                 raise UserError(f"{path}, line {line}: column {name!r} is not a number") from None
-            if not np.isfinite(found[line - 2, place]):
+            if not np.isfinite(found[sample, place]):
                 raise UserError(f"{path}, line {line}: column {name!r} is {row[header.index(name)]}; the model needs numbers")
     return found
 
