@@ -51,6 +51,12 @@ def test_values_get_the_type_of_their_field():
         ("model.qkv_block_size", "48", "model: projection_factor \\* dim = 64 is not divisible by qkv_block_size=48"),
         ("model.forget_gate", "relu", "one of sigmoid, exp"),
         ("model.backend", "cuda", "model: no backend 'cuda'; have auto, "),
+        ("trainer.report_contexts", "64,0", r"trainer\.report_contexts=64,0 must each be at least 1"),
+        ("optimizer.eps", "-1", r"optimizer\.eps=-1\.0 must be finite and not negative"),
+        ("optimizer.lr", "inf", r"optimizer\.lr=inf must be positive and finite"),
+        ("seed", "99999999999999999999", "seed=99999999999999999999 is beyond 64 bits"),
+        ("model.projection_factor", "inf", "model: projection_factor must be positive and finite, got inf"),
+        ("model.ffn_factor", "nan", "model: ffn_factor must be positive and finite, got nan"),
     ],
 )
 def test_a_mistake_is_one_line_that_helps(option, value, message):

@@ -1,6 +1,7 @@
 """What a model is made of, as frozen dataclasses that check themselves."""
 
 import dataclasses
+import math
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -107,8 +108,8 @@ class StackConfig:
             raise UserError(f"attention rotates pairs: dim/num_heads = {self.dim // self.num_heads} must be even")
         for name in ("projection_factor", "ffn_factor", "qk_factor", "v_factor", "rope_base", "norm_eps", "cell_eps"):
             value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise UserError(f"{name} must be positive, got {value}")
+            if value is not None and not 0 < value < math.inf:
+                raise UserError(f"{name} must be positive and finite, got {value}")
         inner = round(self.projection_factor * self.dim)
         ssd_heads = "num_heads" if self.ssd_num_heads is None else "ssd_num_heads"
         for block, name in (("mlstm", "num_heads"), ("mlstm", "qkv_block_size"), ("ssd", ssd_heads)):

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -151,9 +152,10 @@ class OptimizerConfig:
     clip: float = 1.0
 
     def __post_init__(self) -> None:
-        _require(self.lr > 0, f"optimizer.lr={self.lr} must be positive")
+        _require(0 < self.lr < math.inf, f"optimizer.lr={self.lr} must be positive and finite")
         _require(self.weight_decay >= 0, f"optimizer.weight_decay={self.weight_decay} must not be negative")
         _require(0 <= self.beta1 < 1 and 0 <= self.beta2 < 1, f"optimizer betas {self.beta1}, {self.beta2} must be in [0, 1)")
+        _require(0 <= self.eps < math.inf, f"optimizer.eps={self.eps} must be finite and not negative")
         _require(self.clip >= 0, f"optimizer.clip={self.clip} must not be negative")
 
 
@@ -232,6 +234,8 @@ class TrainerConfig:
             _require(getattr(self, name) >= 1, f"trainer.{name}={getattr(self, name)} must be at least 1")
         for name in ("threads", "validate_every", "validate_tokens", "validate_context", "patience"):
             _require(getattr(self, name) >= 0, f"trainer.{name}={getattr(self, name)} must not be negative")
+        contexts = ",".join(map(str, self.report_contexts))
+        _require(all(c >= 1 for c in self.report_contexts), f"trainer.report_contexts={contexts} must each be at least 1")
         _require(
             self.batch_size % self.accumulate == 0,
             f"trainer.batch_size={self.batch_size} is not divisible by trainer.accumulate={self.accumulate}",
@@ -254,7 +258,7 @@ class RunConfig:
     """A complete run.
 
     name: what the run folder is called.
-    seed: of weights, batches and dropout.
+    seed: of weights, batches and dropout; a number of 64 bits.
     data: a corpus and its tokenizer, or a task.
     model: the model.
     optimizer: the optimiser.
@@ -271,6 +275,7 @@ class RunConfig:
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
 
     def __post_init__(self) -> None:
+        _require(-(2**63) <= self.seed < 2**63, f"seed={self.seed} is beyond 64 bits")
         _require(bool(self.name) and "/" not in self.name, f"name={self.name!r} must be a plain file name")
         if isinstance(self.data, TextConfig):
             fills = self.data.fill_in > 0 and self.trainer.tbptt
