@@ -1,15 +1,20 @@
 """Chaotic systems as tasks: what is read, what is asked, and how free runs are scored."""
 
+import math
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from openxlstm.errors import UserError
+from openxlstm.recipes import recipe
 from openxlstm.tasks import TASKS, DynamicsTask
 from openxlstm.tasks.free_run import normalised_error, spectrum_distance, valid_steps
 from openxlstm.training.evaluation.autoregression import LinearAutoregression
 from openxlstm.training.evaluation.dynamics import evaluate_dynamics, linear_runs, scores, still_runs
+from openxlstm.training.jobs.job import open_job
 
 NAMES = [name for name, kind in TASKS.items() if issubclass(kind, DynamicsTask)]
 SMALL = {"train_trajectories": 4, "train_samples": 60, "train_length": 20, "validation_trajectories": 2}
@@ -195,6 +200,8 @@ def test_lyapunov_times_are_measured_where_settings_are_not_usual():
     [
         ("lorenz63", {"observed": 4}, "data.observed=4 must be 0 .all. to 3: x, y, z"),
         ("lorenz63", {"dt": 0.0}, "data.dt=0 must be positive"),
+        ("lorenz63", {"dt": math.inf}, "data.dt=inf must be positive and finite"),
+        ("lorenz63", {"horizon": math.nan}, "data.horizon=nan must be positive and finite"),
         ("lorenz63", {"noise": -1.0}, "data.noise=-1 must not be negative"),
         ("lorenz63", {"warmup": 0}, "data.warmup=0 must be at least 1"),
         ("lorenz63", {"train_samples": 100}, "data.train_samples=100 must be more than train_length=100"),
@@ -206,6 +213,14 @@ def test_lyapunov_times_are_measured_where_settings_are_not_usual():
 def test_settings_that_make_no_sense_are_refused(name, settings, message):
     with pytest.raises(UserError, match=message):
         TASKS[name](**settings)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("settings", [{"dt": 1.0}, {"rho": math.nan}, {"rho": 1e6}])
+def test_trajectories_that_leave_all_bounds_are_refused(settings):
+    config = replace(recipe("lorenz63"), data=small(**settings))
+    with pytest.raises(UserError, match=r"^Lorenz63\(dt=.*\): trajectories leave all bounds; choose a smaller --data\.dt, or"):
+        open_job(config)
 
 
 def test_lengths_are_the_warm_up_and_a_free_run():

@@ -1,5 +1,6 @@
 """Chaotic systems: to predict the next sample so well that a model can go on alone."""
 
+import math
 from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -85,8 +86,8 @@ class DynamicsTask(Task):
             if getattr(self, name) < 1:
                 raise UserError(f"data.{name}={getattr(self, name)} must be at least 1")
         for name in ("dt", "horizon", "threshold"):
-            if not getattr(self, name) > 0:
-                raise UserError(f"data.{name}={getattr(self, name):g} must be positive")
+            if not 0 < getattr(self, name) < math.inf:
+                raise UserError(f"data.{name}={getattr(self, name):g} must be positive and finite")
         for name in ("noise", "measurement_noise"):
             if not getattr(self, name) >= 0:
                 raise UserError(f"data.{name}={getattr(self, name):g} must not be negative")
@@ -198,6 +199,9 @@ class DynamicsTask(Task):
         return Batch(inputs, targets.float(), torch.full((len(paths),), inputs.shape[1]))
 
 
+LOST = "trajectories leave all bounds; choose a smaller --data.dt, or other settings of the system"
+
+
 class Prepared(NamedTuple):
     """Trajectories, normalised [N, T, F], without and with measurement noise."""
 
@@ -208,9 +212,12 @@ class Prepared(NamedTuple):
 
 @lru_cache(maxsize=8)
 def prepared(task: DynamicsTask, split: Split, samples: int) -> Prepared:
-    """The trajectories of a split, made once."""
+    """The trajectories of a split, made once. Raises UserError where they leave all bounds."""
     seed = mix(task.name, split)
-    path = task.system.trajectories(task.size(split)[0], samples, seed)[..., : len(task.channels)]
+    with np.errstate(over="ignore", invalid="ignore"):  # found out below
+        path = task.system.trajectories(task.size(split)[0], samples, seed)[..., : len(task.channels)]
+    if not np.isfinite(path).all():
+        raise UserError(f"{task.system}: {LOST}")
     noise = np.zeros(path.shape)
     if task.measurement_noise:
         # a generator for each trajectory, so that a longer one has the same noise where the shorter one has it
@@ -232,8 +239,11 @@ def prepared(task: DynamicsTask, split: Split, samples: int) -> Prepared:
 @lru_cache(maxsize=8)
 def measured_exponent(system: System) -> float:
     """The largest Lyapunov exponent of a system with settings of its own; UserError where there is no chaos."""
-    found = largest_exponent(system)
-    if found.value <= max(3 * found.error, 0):
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        found = largest_exponent(system)
+    if not math.isfinite(found.value):
+        raise UserError(f"{system}: {LOST}")
+    if not found.value > max(3 * found.error, 0):
         raise UserError(
             f"{system}: neighbours do not part (largest Lyapunov exponent {found.value:.3g} +- {found.error:.2g}), so there is "
             "no Lyapunov time; choose settings with chaos"

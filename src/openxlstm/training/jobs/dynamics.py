@@ -22,7 +22,9 @@ class DynamicsJob(TaskJob):
     task: DynamicsTask
 
     def __init__(self, config: RunConfig, task: DynamicsTask) -> None:
+        """Raises UserError for a system whose trajectories leave all bounds."""
         super().__init__(config, task)
+        task.measured("train")  # before a folder is made
         self.ending = f"free runs of {task.horizon_steps} steps after {task.warmup}"
         self.runs: np.ndarray[Any, Any] | None = None  # of the finished model, for the figure
 
