@@ -412,6 +412,8 @@ def test_the_verb(capsys):
         (["--scale=days"], "must be one of minutes, hours, gpu"),
         (["--only=pariti"], "unknown question 'pariti'; did you mean 'parity'?"),
         (["parity"], "--only=parity"),
+        (["--only=,"], "--only names no question; openxlstm report --list shows them"),
+        (["--only=parity,pixels", "--data=pixels=/nope"], "--data pixels=/nope: no such file or folder"),
         (["--data=parity=x"], "--data parity=x: expected NAME=PATH, where NAME is pixels or rare_words"),
         (["--data=pixels"], "--data pixels: expected NAME=PATH, where NAME is pixels"),
         (["--scail=hours"], "did you mean --scale"),

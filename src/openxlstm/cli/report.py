@@ -46,6 +46,8 @@ def run(argv: list[str]) -> int:
     if scale not in SCALES:
         raise UserError(f"--scale must be one of {', '.join(SCALES)}, not {scale!r}")
     names = [name.strip() for name in options.get("only", "").split(",") if name.strip()]
+    if "only" in options and not names:
+        raise UserError("--only names no question; openxlstm report --list shows them")
     for name in names:
         if name not in QUESTIONS:
             raise UserError(f"unknown question {name!r}{did_you_mean(name, QUESTIONS)}")
@@ -57,6 +59,9 @@ def run(argv: list[str]) -> int:
 
     folder = Path(options.get("out", f"runs/report-{scale}"))
     chosen = [q for q in with_data(QUESTIONS.values(), options.get("data", "")) if not names or q.name in names]
+    for question in chosen:  # before the first is asked, which may take hours
+        if question.data and not question.data.startswith("hf:") and not Path(question.data).exists():
+            raise UserError(f"--data {question.name}={question.data}: no such file or folder")
     cells = Path(options["cells"]) if "cells" in options else None
     report = answer_all(chosen, scale, folder, say, jobs, cells)
     if report.interrupted is not None:
