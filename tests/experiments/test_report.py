@@ -28,7 +28,7 @@ from openxlstm.experiments.question import (
     worst,
 )
 from openxlstm.experiments.report import Report, as_markdown, write
-from openxlstm.experiments.sweeps import Capacity, Scaling, Sweep, at_width
+from openxlstm.experiments.sweeps import Capacity, Scaling, Sweep
 from openxlstm.recipes import recipe
 from openxlstm.training.cells import Cell
 from openxlstm.training.compare import Comparison, variant
@@ -335,7 +335,7 @@ def test_every_question_can_be_asked(name, scale):
     if isinstance(asked, Sweep):
         assert len(asked.widths[scale]) >= 2
         for width, model in itertools.product(asked.widths[scale], setting.models):
-            variant(override(config, at_width(width)).model, model)
+            variant(override(config, asked.at(str(width), str(2 * width))).model, model)
         points = {m: ([1e4, 3e4, 9e4], [3.0, 2.0, 1.5]) for m in setting.models}
         rows = asked.rows(points, points)
     for check in asked.checks:

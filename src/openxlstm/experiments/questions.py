@@ -256,6 +256,7 @@ QUESTIONS: dict[str, Question] = {
                 Check(what="accuracy of lstm at its largest", measure=score("lstm"), bar=0.60, at_most=True),
             ),
             widths={"minutes": (32, 64), "hours": (24, 40, 64), "gpu": (64, 128, 256, 512)},
+            dense=True,
             settings={
                 "minutes": Setting(models=("mlstm", "lstm"), options={**FIRST_LOOK, **pairs(128, 16), "trainer.steps": "400"}),
                 "hours": Setting(
@@ -516,7 +517,7 @@ QUESTIONS: dict[str, Question] = {
                     at_most=True,
                 ),
             ),
-            widths={"minutes": (32, 48, 64), "hours": (32, 48, 64, 96), "gpu": (128, 256, 384, 512)},
+            widths={"minutes": (48, 64, 96), "hours": (48, 72, 112, 160), "gpu": (128, 256, 384, 512)},
             settings={
                 "minutes": Setting(models=("mlstm", "transformer"), options={**BYTES, "trainer.steps": "200"}),
                 "hours": Setting(models=("mlstm", "transformer"), seeds=3, options=BYTES),

@@ -17,9 +17,6 @@ from openxlstm.training.config import RunConfig
 from openxlstm.training.options import override
 from openxlstm.training.record import canvas
 
-IN_SHELL = "--model.dim=$width --model.qkv_block_size=$((2 * width))"
-"""`at_width` as words of a command."""
-
 Points = tuple[list[float], list[float]]
 """Of a model, one number each a finished run: how large it was, and how good."""
 
@@ -29,9 +26,11 @@ class Sweep(Trained):
     """A comparison at each of several widths of the recipe's model, all else equal, the number of tokens too.
 
     widths: scale -> values of model.dim.
+    dense: q, k and v of mlstm blocks are dense at each of them; else in blocks of the recipe's size.
     """
 
     widths: Mapping[str, tuple[int, ...]]
+    dense: bool = False
     figure: ClassVar[str]
 
     def ask(self, scale: str, folder: Path, cells: Path, say: Callable[[str], None], jobs: int = 1) -> Evidence | None:
@@ -40,7 +39,7 @@ class Sweep(Trained):
             return None
         found: list[Comparison] = []
         for width in self.widths[scale]:
-            options = {**self.options(setting), **at_width(width)}
+            options = {**self.options(setting), **self.at(str(width), str(2 * width))}
             base = dataclasses.replace(override(recipe(self.recipe), options), name=f"{self.name}-{width}")
             place = folder / f"width-{width}"
             found.append(compare(base, setting.models, range(setting.seeds), place, say, setting.lrs, jobs, cells))
@@ -50,16 +49,21 @@ class Sweep(Trained):
         largest = found[self.widths[scale].index(max(self.widths[scale]))]
         self.draw(points, folder / self.figure)
         all_widths = " ".join(map(str, self.widths[scale]))
+        in_shell = " ".join(f"--{name}={value}" for name, value in self.at("$width", "$((2 * width))").items())
         rows = self.rows(points, self.finished([largest], setting.models))
         return Evidence(
             rows={model: {**row, "failed": failed(found, model)} for model, row in rows.items()},
             table=self.table(points),
-            command=f"for width in {all_widths}; do {self.command(setting)} {IN_SHELL}; done",
+            command=f"for width in {all_widths}; do {self.command(setting)} {in_shell}; done",
             figure=self.figure if (folder / self.figure).exists() else None,
             failures=tuple(f"{c.model}, seed {c.seed}: {c.failure}" for one in found for c in one.cells if c.failure),
             trainings=trainings(*found),
             machines=machines(*found),
         )
+
+    def at(self, width: str, doubled: str) -> dict[str, str]:
+        """The settings of a width. doubled: twice as much, the inner width of an mlstm block."""
+        return {"model.dim": width} | ({"model.qkv_block_size": doubled} if self.dense else {})
 
     @abstractmethod
     def points(self, found: Sequence[Comparison], model: str) -> Points:
@@ -170,11 +174,6 @@ class Capacity(Sweep):
                 axes.legend(frameon=False, fontsize=8)
         except ImportError:
             return
-
-
-def at_width(width: int) -> dict[str, str]:
-    """The settings of a width: q, k and v of mlstm blocks stay dense."""
-    return {"model.dim": str(width), "model.qkv_block_size": str(2 * width)}
 
 
 def failed(found: Sequence[Comparison], model: str) -> int:
