@@ -246,6 +246,7 @@ def test_capacity_is_the_score_over_the_bytes_carried(tmp_path):
         claim="A larger state holds more.",
         published="nowhere",
         recipe="mqar",
+        dense=True,
         checks=(Check(what="score of mlstm", measure=score("mlstm"), bar=0.0),),
         settings={
             "minutes": Setting(
