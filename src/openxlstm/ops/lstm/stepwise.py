@@ -13,6 +13,7 @@ from torch import Tensor
 from openxlstm.ops.numerics import accumulation_dtype, full_precision
 from openxlstm.ops.operator import differentiable
 from openxlstm.ops.state import LSTMState
+from openxlstm.ops.steps import by_step, own_rows, rows
 
 
 def scan(
@@ -22,25 +23,15 @@ def scan(
     B, T, _, H, D = gates.shape
     dtype = accumulation_dtype(gates, R, b, state.c)
     pre = (gates.to(dtype) + b.to(dtype)).permute(1, 3, 0, 2, 4).reshape(T, H, B, 4 * D)
-    keep = _per_step(reset.logical_not() if reset is not None else None, torch.bool)
-    valid = _per_step(mask, dtype)
-    h0, c0 = (x.to(dtype).transpose(0, 1).contiguous() for x in state)  # [H, B, D]
+    keep = by_step(reset.logical_not() if reset is not None else None, torch.bool)
+    valid = by_step(mask, dtype)
+    h0, c0 = (rows(x.to(dtype)).contiguous() for x in state)  # [H, B, D]
     _, h, c, *_ = _run(pre, R.to(dtype).reshape(H, D, 4 * D), h0, c0, keep, valid)
     y = h if valid is None else h * valid
     y = y.permute(2, 0, 1, 3)  # [B, T, H, D]
     if T == 0:
         return y.to(gates.dtype), state
-    return y.to(gates.dtype), LSTMState(_own_rows(h[-1]), _own_rows(c[-1]))
-
-
-def _own_rows(x: Tensor) -> Tensor:
-    """[H, B, D] -> [B, H, D] in memory of its own: a view would keep those of all steps alive as long as the state is."""
-    return x.transpose(0, 1).clone(memory_format=torch.contiguous_format)
-
-
-def _per_step(where: Tensor | None, dtype: torch.dtype) -> Tensor | None:
-    """[B, T] bool as [T, 1, B, 1]."""
-    return None if where is None else where.T[:, None, :, None].to(dtype).contiguous()
+    return y.to(gates.dtype), LSTMState(own_rows(h[-1]), own_rows(c[-1]))
 
 
 @torch.library.custom_op("openxlstm::lstm_steps", mutates_args=())

@@ -15,6 +15,7 @@ from openxlstm.ops.numerics import EMPTY_M, accumulation_dtype, full_precision
 from openxlstm.ops.operator import differentiable, needs_gradient
 from openxlstm.ops.slstm import reference
 from openxlstm.ops.state import SLSTMState
+from openxlstm.ops.steps import by_step, own_rows, rows
 
 
 def scan(
@@ -71,11 +72,11 @@ def slstm_steps(
     i_f = R.new_empty(T, 2, H, B, D)  # i and f, in the scale of m_t
     z1 = R.new_ones(T, 2, H, B, D)  # tanh(z_pre), and the 1 that n gets in its place
     o = R.new_empty(T, H, B, D)
-    cn[0, 0], cn[0, 1], m = _rows(c0), _rows(n0), _rows(m0)
-    carry, pad = _by_step(None if reset is None else ~reset, torch.bool), _by_step(mask, torch.bool)
+    cn[0, 0], cn[0, 1], m = rows(c0), rows(n0), rows(m0)
+    carry, pad = by_step(None if reset is None else ~reset, torch.bool), by_step(mask, torch.bool)
     # Slices are taken once, ahead of the loop: indexing costs as much as a small kernel.
     pre_steps, pre_gates = pre.view(T, H, B, 4 * D).unbind(), [pre[:, :, :, g].unbind() for g in range(4)]
-    h_steps = (_rows(h0), *hs.unbind())  # h before step t
+    h_steps = (rows(h0), *hs.unbind())  # h before step t
     cn_steps, c_steps, n_steps = cn.unbind(), cn[:, 0].unbind(), cn[:, 1].unbind()
     i_f_steps, i_steps, f_steps = i_f.unbind(), i_f[:, 0].unbind(), i_f[:, 1].unbind()
     z1_steps, z_steps, o_steps = z1.unbind(), z1[:, 0].unbind(), o.unbind()
@@ -101,7 +102,7 @@ def slstm_steps(
             cn_steps[t + 1].copy_(torch.where(pad[t], cn_steps[t + 1], memory))
             m_new = torch.where(pad[t], m_new, m)
         m = m_new
-    last_h, last_c, last_n, last_m = (_own_rows(x) for x in (hs[-1], *cn[-1], m))
+    last_h, last_c, last_n, last_m = (own_rows(x) for x in (hs[-1], *cn[-1], m))
     return hs, last_h, last_c, last_n, last_m, [cn, i_f, z1, o, pre] if save else []
 
 
@@ -153,7 +154,7 @@ def slstm_steps_backward(
     i, f, z, c = i_f[:, 0], i_f[:, 1], z1[:, 0], cn[1:, 0]
     inverse_n = cn[1:, 1].reciprocal()
     slope_f = f * torch.sigmoid(-pre[:, :, :, 1]) if sigmoid_forget else f
-    carry, valid = _by_step(None if reset is None else ~reset, torch.bool), _by_step(mask, o.dtype)
+    carry, valid = by_step(None if reset is None else ~reset, torch.bool), by_step(mask, o.dtype)
     if valid is not None:  # a padded step hands on what it got; its own gates have no effect
         i, slope_f, inverse_n = i * valid, slope_f * valid, inverse_n.masked_fill(valid == 0, 0.0)
         f = torch.where(valid > 0, f, 1.0)
@@ -168,8 +169,8 @@ def slstm_steps_backward(
     d_pre = torch.empty_like(pre)
     dh_steps = torch.zeros_like(o) if dhs is None else dhs.contiguous()
     zeros = torch.zeros_like(o[0])
-    dh = zeros if dh_last is None else _rows(dh_last)
-    dcn = torch.stack([zeros if x is None else _rows(x) for x in (dc_last, dn_last)])  # [2, H, B, D]
+    dh = zeros if dh_last is None else rows(dh_last)
+    dcn = torch.stack([zeros if x is None else rows(x) for x in (dc_last, dn_last)])  # [2, H, B, D]
     dc, dn = (x.unsqueeze(2) for x in dcn)  # [H, B, 1, D], views
     RT = R.reshape(H, D, 4 * D).transpose(1, 2)
     d_steps, d_ifz, d_if, d_o = (
@@ -188,12 +189,12 @@ def slstm_steps_backward(
             through = torch.where(carry[t], through, 0.0)
             dcn.copy_(torch.where(carry[t], dcn, 0.0))
         dh = through + dh_[t - 1] if t else through
-    h_in = torch.cat([_rows(h0)[None], hs[:-1]])
+    h_in = torch.cat([rows(h0)[None], hs[:-1]])
     if carry is not None:
         h_in = torch.where(carry, h_in, 0.0)
     dR = torch.bmm(h_in.permute(1, 3, 0, 2).reshape(H, D, T * B), d_pre.transpose(0, 1).reshape(H, T * B, 4 * D))
     d_gates, db = d_pre.permute(2, 0, 3, 1, 4), d_pre.sum((0, 2)).transpose(0, 1)
-    dh0, dc0, dn0 = (_own_rows(x) for x in (dh, *dcn))
+    dh0, dc0, dn0 = (own_rows(x) for x in (dh, *dcn))
     return d_gates, dR.view(H, D, 4, D), db, dh0, dc0, dn0
 
 
@@ -203,18 +204,3 @@ def _(dhs: Any, dh_last: Any, dc_last: Any, dn_last: Any, R: Tensor, h0: Any, hs
     d_gates = R.new_empty(T, H, B, 4, D).permute(2, 0, 3, 1, 4)
     db = R.new_empty(H, 4, D).transpose(0, 1)
     return d_gates, R.new_empty(R.shape), db, *(R.new_empty(B, H, D) for _ in range(3))
-
-
-def _rows(x: Tensor) -> Tensor:
-    """[B, H, D] <-> [H, B, D]"""
-    return x.transpose(0, 1)
-
-
-def _own_rows(x: Tensor) -> Tensor:
-    """The same as a copy: what an operator returns may share memory with nothing."""
-    return _rows(x).clone(memory_format=torch.contiguous_format)
-
-
-def _by_step(flags: Tensor | None, dtype: torch.dtype) -> Tensor | None:
-    """[B, T] -> [T, 1, B, 1], to broadcast against a state."""
-    return None if flags is None else flags.t().to(dtype)[:, None, :, None]
