@@ -132,13 +132,11 @@ def pipe() -> Iterator[Input]:
 def checked(text: str, where: str) -> str:
     """The text; raises UserError for one without a word, or a word of the command line that is not UTF-8."""
     from openxlstm.data.text_format import words_of
+    from openxlstm.data.utf8 import utf8
 
     if not words_of(text):
         raise UserError(f"{where}: there is no word in it")
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise UserError(f"{where}: cannot be written as UTF-8: {error.reason} at place {error.start}") from None
+    utf8(text, f"{where}:")
     return text
 
 

@@ -66,6 +66,8 @@ def texts_of(args: Any, key: str) -> Iterator[str]:
 
 def json_texts(path: str, key: str) -> Iterator[str]:
     """The text in each line of a .jsonl file: a string, or a list of sentences."""
+    from openxlstm.data.utf8 import utf8
+
     for number, line in enumerate(lines_of(path), 1):
         try:
             found = json.loads(line)
@@ -76,8 +78,6 @@ def json_texts(path: str, key: str) -> Iterator[str]:
         parts = found[key] if isinstance(found[key], list) else [found[key]]
         if not all(isinstance(part, str) for part in parts) or not " ".join(parts).strip():
             raise UserError(f"{path}:{number}: {key!r} must be a text that is not empty, or a list of sentences")
-        try:
-            "".join(parts).encode()
-        except UnicodeEncodeError as error:
-            raise UserError(f"{path}:{number}: {key!r} cannot be written as UTF-8: {error.reason}") from None
+        for part in parts:
+            utf8(part, f"{path}:{number}: {key!r}")
         yield " ".join(part.strip() for part in parts if part.strip())

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Literal, cast
 
+from openxlstm.data.utf8 import utf8
 from openxlstm.errors import UserError, missing_extra
 
 SPLITS = ("train", "validation", "test")
@@ -493,10 +494,7 @@ def _text_of(row: dict[str, Any], key: str, where: str) -> Iterator[str]:
     text = row[key]
     if not isinstance(text, str):
         raise UserError(f"{where}: {key!r} holds {type(text).__name__}, text is wanted")
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise UserError(f"{where}: {key!r} cannot be written as UTF-8: {error.reason} at place {error.start}") from None
+    utf8(text, f"{where}: {key!r}")
     if text:
         yield text
 

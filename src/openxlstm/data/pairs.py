@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from openxlstm.data.utf8 import utf8
 from openxlstm.errors import UserError
 
 PART_NAMES = {"train": ("train",), "validation": ("val", "valid", "validation", "dev"), "test": ("test",)}
@@ -150,8 +151,6 @@ def _strings(found: dict[str, Any], key: str, place: str) -> list[str]:
     texts = [text for value in values if (text := value.strip())]
     if not texts:
         raise UserError(f"{place}: {key!r} is empty")
-    try:
-        "".join(texts).encode()
-    except UnicodeEncodeError as error:
-        raise UserError(f"{place}: {key!r} cannot be written as UTF-8: {error.reason}") from None
+    for text in texts:
+        utf8(text, f"{place}: {key!r}")
     return texts

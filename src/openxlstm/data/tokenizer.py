@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
+from openxlstm.data.utf8 import utf8
 from openxlstm.errors import UserError, missing_extra
 from openxlstm.files import write_atomic
 
@@ -68,7 +69,7 @@ class ByteTokenizer:
             self.fill_in_ids = (257, 258, 259) if fill_in == "psm" else (258, 257, 259)
 
     def encode(self, text: str) -> list[int]:
-        return list(_utf8(text))
+        return list(utf8(text, "the text"))
 
     def token_bytes(self, token: int) -> bytes:
         _check_id(token, self.vocab_size)
@@ -244,13 +245,13 @@ class BPETokenizer:
         return cls(inner.to_str(pretty=True), eos_token=END_OF_TEXT, plain_marks=True)
 
     def encode(self, text: str) -> list[int]:
-        _utf8(text)
+        utf8(text, "the text")
         return self._inner.encode(text, add_special_tokens=False).ids
 
     def encode_batch(self, texts: list[str]) -> list[list[int]]:
         """`encode` of each text, in several threads."""
         for text in texts:
-            _utf8(text)
+            utf8(text, "the text")
         return [encoding.ids for encoding in self._inner.encode_batch_fast(texts, add_special_tokens=False)]
 
     def token_bytes(self, token: int) -> bytes | None:
@@ -410,13 +411,6 @@ def _save(directory: str | os.PathLike[str], content: dict[str, Any]) -> None:
 def _check_id(token: int, vocab_size: int) -> None:
     if not 0 <= token < vocab_size:
         raise UserError(f"token id {token} is outside the vocabulary of {vocab_size}")
-
-
-def _utf8(text: str) -> bytes:
-    try:
-        return text.encode()
-    except UnicodeEncodeError as error:
-        raise UserError(f"the text cannot be written as UTF-8: {error.reason} at place {error.start}") from None
 
 
 def _is_byte_level(decoder: dict[str, Any] | None) -> bool:
