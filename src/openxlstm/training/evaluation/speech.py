@@ -1,6 +1,5 @@
 """Scores of a recogniser: word and character error rates of whole texts, by the package jiwer."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -71,8 +70,8 @@ class SpeechEvaluation(TaskEvaluation):
 
     @property
     def objective(self) -> float:
-        """Of two with the same errors the one with the lower loss; inf where the loss is not finite."""
-        return self.score + 1e-6 * self.loss if math.isfinite(self.loss) else math.inf
+        """Of two with the same errors the one with the lower loss."""
+        return self.score + 1e-6 * self.loss
 
     def line(self) -> str:
         """One line for people."""

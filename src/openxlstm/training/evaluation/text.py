@@ -42,8 +42,8 @@ class Evaluation:
 
     @property
     def objective(self) -> float:
-        """What training minimises by its choice of weights; inf where it is not finite."""
-        return self.nats_per_token if math.isfinite(self.nats_per_token) else math.inf
+        """What training minimises by its choice of weights."""
+        return self.nats_per_token
 
     def columns(self) -> dict[str, float]:
         """The row of metrics.csv."""
