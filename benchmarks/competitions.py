@@ -2,7 +2,7 @@
 
 import csv
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,11 @@ from openxlstm.forecasting import FitConfig, ForecasterSettings
 from openxlstm.forecasting.baselines import drift, naive, naive2, seasonal_naive
 from openxlstm.forecasting.calibration import calibrate, calibrated
 from openxlstm.forecasting.fit import fit_model
+from openxlstm.forecasting.linear import KINDS
 from openxlstm.forecasting.rows import Rows, walk
 from openxlstm.forecasting.scores import mase, smape
 from openxlstm.forecasting.streams import unit_of
+from openxlstm.models.count import count_parameters
 
 Array = NDArray[np.float64]
 M4_HORIZON, M4_SEASON = 48, 24
@@ -29,6 +31,12 @@ BASELINES: dict[str, Callable[[Array], Array]] = {
     "seasonal_naive": lambda history: seasonal_naive(history, M4_HORIZON, M4_SEASON),
     "drift": lambda history: drift(history, M4_HORIZON),
 }
+
+
+def twin(settings: ForecasterSettings, pattern: str) -> ForecasterSettings:
+    """The same with other blocks and as many parameters, or with a linear map."""
+    size = None if pattern in (settings.pattern, *KINDS) else count_parameters(settings.model_config(1))
+    return replace(settings, pattern=pattern, num_parameters=size)
 
 
 def ragged(path: Path) -> dict[str, Array]:
@@ -64,23 +72,23 @@ def m4_model(
     history: dict[str, Array], model: str, seed: int, say: Callable[[str], None]
 ) -> tuple[dict[str, Array], dict[str, Any]]:
     """Forecasts after each history. The last 48 hours before it choose the weights."""
-    linear = model in ("linear", "nlinear")
+    linear = model in KINDS
     fit = FitConfig(
         steps=500 if linear else 1200, validate_every=100, loss="mae", lr=5e-3 if linear else 2e-3, patience=4, seed=seed
     )
-    settings = ForecasterSettings(horizon=M4_HORIZON, context=336, pattern=model, dropout=0.1, levels=(), fit=fit)
+    settings = ForecasterSettings(horizon=M4_HORIZON, context=336, dropout=0.1, levels=(), fit=fit)
     units = {name: unit_of(x[:-M4_HORIZON, None]) for name, x in history.items()}
     torch.manual_seed(seed)
-    built = settings.build(1)
+    network = twin(settings, model).build(1)
     series = [Rows(units[name].into(x[:, None])) for name, x in history.items()]
-    fitted = fit_model(built, series, M4_HORIZON, fit, say)
+    fitted = fit_model(network, series, M4_HORIZON, fit, say)
     blank = torch.zeros(M4_HORIZON, 1)  # in place of the hours to come, which nothing sees
     forecasts: dict[str, Array] = {}
     names = list(history)
-    for part in walk(built, [Rows(torch.cat([one.values, blank])) for one in series], M4_HORIZON):
+    for part in walk(network, [Rows(torch.cat([one.values, blank])) for one in series], M4_HORIZON):
         for place, index in enumerate(part.series):
             forecasts[names[index]] = units[names[index]].back(part.forecast.point[place, 0])[:, 0]
-    about = {"num_parameters": built.num_parameters(), "best_step": fitted.best_step, "fit": asdict(fit)}
+    about = {"num_parameters": network.num_parameters(), "best_step": fitted.best_step, "fit": asdict(fit)}
     return forecasts, about
 
 
@@ -105,19 +113,19 @@ def prices(folder: Path, name: str, model: str, seed: int, say: Callable[[str], 
     else:
         fit = FitConfig(steps=400, lr=1e-3, length=64, patience=4, seed=seed)
         settings = ForecasterSettings(
-            horizon=H, context=64, patch=16, pattern=model, dim=32, centre="last", levels=(80,), steps="rows", fit=fit
+            horizon=H, context=64, patch=16, dim=32, centre="last", levels=(80,), steps="rows", fit=fit
         )
         torch.manual_seed(seed)
-        built = settings.build(1)
+        network = twin(settings, model).build(1)
         known = [Rows(rows[:validation])]
-        fitted = fit_model(built, known, held, fit, say)
-        margins = calibrate(walk(built, known, held), settings.quantiles)
-        parts = [calibrated(part.forecast, margins) for part in walk(built, [Rows(rows)], last)]
+        fitted = fit_model(network, known, held, fit, say)
+        margins = calibrate(walk(network, known, held), settings.quantiles)
+        parts = [calibrated(part.forecast, margins) for part in walk(network, [Rows(rows)], last)]
         back = lambda x: np.exp(unit.back(x[0]))  # noqa: E731
         forecast = np.concatenate([back(part.point)[..., 0] for part in parts])
         low, high = (np.concatenate([back(part.quantiles[..., i])[..., 0] for part in parts]) for i in (0, -1))
         covered = float(((truth >= low) & (truth <= high)).mean())
-        about = {"num_parameters": built.num_parameters(), "best_step": fitted.best_step, "fit": asdict(fit)}
+        about = {"num_parameters": network.num_parameters(), "best_step": fitted.best_step, "fit": asdict(fit)}
     off = truth - forecast
     scores = {"rmse": float(np.sqrt((off**2).mean())), "mae": float(np.abs(off).mean())}
     scores |= {"mape": float(100 * np.abs(off / truth).mean()), "rmse_next_day": float(np.sqrt((off[:, 0] ** 2).mean()))}

@@ -28,6 +28,7 @@ from openxlstm.detection import AnomalyDetector, DetectorSettings, baselines
 from openxlstm.detection.nab import PROFILES, nab_score, probation, window_auc
 from openxlstm.errors import UserError
 from openxlstm.files import atomic_path, write_atomic
+from openxlstm.models.count import count_parameters
 from openxlstm.recipes import detection, sensors
 from openxlstm.tasks.activity import Activity
 from openxlstm.tasks.turbofan import Turbofan
@@ -63,14 +64,20 @@ def corpus(folder: Path) -> tuple[Labelled, ...]:
     return read_nab(find(folder, "combined_windows.json").parent, irregular=True)
 
 
+def twin(pattern: str, rows: int) -> DetectorSettings:
+    """The recipe for so many training rows with other blocks and as many parameters."""
+    base: DetectorSettings = detection.small(steps="rows")
+    size = None if pattern == base.pattern else count_parameters(base.model_config(rows))
+    return replace(base, pattern=pattern, num_parameters=size)
+
+
 def detect(series: Labelled, pattern: str, seed: int, place: Path) -> Array:
     """Scores of a series by a detector that was trained on its probation part; those are NaN-free and not scored anyway."""
     if place.exists():
         return np.load(place)
-    base = detection.small(pattern=pattern, steps="rows")
-    settings: DetectorSettings = replace(base, fit=replace(base.fit, seed=seed))
     first = probation(len(series.values))
-    detector = AnomalyDetector(settings).fit(series.values[:first])
+    base = twin(pattern, first)
+    detector = AnomalyDetector(replace(base, fit=replace(base.fit, seed=seed))).fit(series.values[:first])
     found = np.concatenate([detector.training_scores, detector.scores(series.values[first:])])
     place.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(place) as aside, open(aside, "wb") as file:
@@ -99,8 +106,12 @@ def nab(folder: Path, model: str, seed: int, out: Path, say: Say) -> dict[str, A
         else:
             say(f"series {number} of {len(series)}, {one.name}")
             scores.append(detect(one, model, seed, out / "scores" / f"{model}-{seed}" / f"{one.name.replace('/', '-')}.npy"))
-    settings = {} if model in ("random", *UNTRAINED["NAB"]) else {"settings": asdict(detection.small(pattern=model))}
-    return nab_result(series, scores) | settings
+    if model in ("random", *UNTRAINED["NAB"]):
+        return nab_result(series, scores)
+    rows = min(probation(len(one.values)) for one in series)
+    settings = twin(model, rows)
+    about = {"settings": asdict(settings), "num_parameters": count_parameters(settings.model_config(rows))}
+    return nab_result(series, scores) | about
 
 
 def nab_result(series: Sequence[Labelled], scores: Sequence[Array]) -> dict[str, Any]:
@@ -130,7 +141,6 @@ def trained(config: RunConfig, seed: int, model: str, place: Path, say: Say) -> 
 
 def configured(config: RunConfig, pattern: str, seed: int, threads: int) -> RunConfig:
     """The recipe with another kind of block and as many parameters, and a seed."""
-    from openxlstm.models.count import count_parameters
     from openxlstm.training.config import build_sequence_config
 
     model = config.model

@@ -67,6 +67,9 @@ def test_numbers():
     assert numbers(int, least=1)("64, 256,2048") == (64, 256, 2048)
     with pytest.raises(argparse.ArgumentTypeError, match="got 0"):
         numbers(int, least=1)("64,0")
+    assert number(int)(str(2**63 - 1)) == 2**63 - 1
+    with pytest.raises(argparse.ArgumentTypeError, match="at most 64 bits"):
+        number(int, least=0)(str(2**63))
 
 
 def test_nothing_near():

@@ -84,6 +84,7 @@ def test_a_trained_model_is_scored_at_other_lengths(here, capsys):
     for words, message in (
         (["eval", "run", "--context=4"], "--context is about text; run is the run of a task"),
         (["eval", "run", "--lengths=x"], "'x' is not a length N or a range"),
+        (["eval", "run", "--lengths=7,"], "--lengths 7,: a length is empty"),
         (["eval", "run", "--tasks=piqa"], "--tasks is about zero-shot tasks of language models; run is the run of a task"),
         (["eval", "run", "--limit=3"], "--limit is about zero-shot tasks of language models; run is the run of a task"),
     ):

@@ -255,6 +255,19 @@ def test_folder_with_named_parts(tmp_path: Path) -> None:
     }
 
 
+def test_folder_with_folders_of_parts(tmp_path: Path) -> None:
+    """A folder a part, whatever their files are called."""
+    for folder, file in (("train", "a.txt"), ("train", "test_b.txt"), ("valid", "c.txt"), ("test", "train.txt")):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / folder / file).write_text(f"{folder} {file}")
+    named = {"train": ["train a.txt", "train test_b.txt"], "validation": ["valid c.txt"], "test": ["test train.txt"]}
+    assert parts(load_corpus(TextConfig(source=str(tmp_path)))) == named
+    (tmp_path / "README.md").write_text("about them")
+    assert parts(load_corpus(TextConfig(source=str(tmp_path)))) == named
+    (tmp_path / "model.py").write_text("code")  # a project with such folders is none
+    assert "NOT as some are named" in load_corpus(TextConfig(source=str(tmp_path))).description
+
+
 def test_what_lies_beside_named_parts_is_left_out(tmp_path: Path) -> None:
     """A README must not turn the test file into training text."""
     for name in ("train-1", "train-2", "valid", "test"):

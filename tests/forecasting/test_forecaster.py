@@ -1,6 +1,7 @@
 """fit, predict, update: the contract is that reading on is reading anew."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,11 @@ import pytest
 import torch
 
 from openxlstm.data.series import Step
+from openxlstm.detection import DetectorSettings
 from openxlstm.errors import UserError
 from openxlstm.forecasting import Forecaster, ForecasterSettings
 from openxlstm.forecasting.files import step_of, step_to_json
+from openxlstm.models.count import count_parameters
 from openxlstm.ops.state import leaves
 
 from .conftest import make, make_frame, rows, stir
@@ -303,6 +306,7 @@ def test_new_series_and_their_unit(frame: pd.DataFrame) -> None:
         ({"horizon": 4, "levels": (120,)}, "levels must be percentages"),
         ({"horizon": 4, "steps": "days"}, "steps must be one of equal, rows"),
         ({"horizon": 4, "pattern": "nlinear", "missing": True}, "reads neither covariates"),
+        ({"horizon": 4, "pattern": "nlinear", "num_parameters": 9}, "has no widths to bring to num_parameters=9"),
         ({"horizont": 4}, "needs a horizon"),
         ({"horizon": 4, "width": 4}, "unexpected keyword argument 'width'; have horizon"),
     ],
@@ -311,6 +315,16 @@ def test_new_series_and_their_unit(frame: pd.DataFrame) -> None:
 def test_wrong_settings(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         Forecaster(**settings)
+
+
+@pytest.mark.parametrize("settings", [ForecasterSettings(horizon=6, dim=32), DetectorSettings()], ids=type)
+def test_twins_of_equal_parameters(settings: Any) -> None:
+    of = lambda settings: count_parameters(settings.model_config(200))  # noqa: E731
+    target = of(settings)
+    others = [replace(settings, pattern=pattern) for pattern in ("lstm", "mlstm", "transformer")]
+    assert max(abs(of(other) / target - 1) for other in others) > 0.01
+    for other in others:
+        assert abs(of(replace(other, num_parameters=target)) / target - 1) <= 0.01, other.pattern
 
 
 def test_wrong_calls(frame: pd.DataFrame) -> None:
@@ -324,6 +338,19 @@ def test_wrong_calls(frame: pd.DataFrame) -> None:
     with pytest.raises(UserError, match="has no covariates"):
         forecaster.predict(future=frame)
     assert isinstance(forecaster.settings, ForecasterSettings)
+
+
+def test_a_failed_fit_keeps_what_was_trained_before(frame: pd.DataFrame) -> None:
+    forecaster = make().fit(frame)
+    before = forecaster.predict()
+
+    def stop(line: str) -> None:
+        raise KeyboardInterrupt
+
+    for larger in (frame.assign(y=frame.y * 1000), rows(frame, 0, 60)):
+        with pytest.raises(KeyboardInterrupt):
+            forecaster.fit(larger, say=stop)
+        pd.testing.assert_frame_equal(forecaster.predict(), before)
 
 
 def test_the_same_seed_gives_the_same_forecaster(frame: pd.DataFrame) -> None:

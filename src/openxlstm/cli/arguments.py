@@ -96,7 +96,8 @@ def number(
     most: float = math.inf,
     above: float = -math.inf,
 ) -> Callable[[str], Any]:
-    """An argparse `type`: an int or float with least <= x <= most and x > above, or one line that says so."""
+    """An argparse `type`: an int or float with least <= x <= most and x > above, or one line that says so. Whole numbers have
+    at most 64 bits, as torch takes them."""
     what = "a whole number" if kind is int else "a number"
     bounds = [f"at least {least:g}"] * (least > -math.inf) + [f"above {above:g}"] * (above > -math.inf)
     bounds += [f"at most {most:g}"] * (most < math.inf)
@@ -109,6 +110,8 @@ def number(
             raise argparse.ArgumentTypeError(f"expects {what}, got {text!r}") from None
         if not (least <= value <= most and value > above and math.isfinite(value)):
             raise argparse.ArgumentTypeError(f"expects {what} {rule}, got {text}")
+        if kind is int and not -(2**63) <= value < 2**63:
+            raise argparse.ArgumentTypeError(f"expects {what} of at most 64 bits, got {text}")
         return value
 
     return convert

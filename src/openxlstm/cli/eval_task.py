@@ -46,8 +46,11 @@ def run_task(args: Any) -> int:
     found = []
     evaluate, split = evaluation_of(task), cast(Split, args.split or "test")
     reports = (task.lengths_of(split),) if isinstance(task, SequencePairs) else task.reports
-    for lengths in args.lengths.split(",") if args.lengths else reports:
-        found.append(evaluate(model, task, split, lengths.strip(), precision=args.precision))
+    asked = [part.strip() for part in args.lengths.split(",")] if args.lengths else reports
+    if args.lengths and not all(asked):
+        raise UserError(f"--lengths {args.lengths}: a length is empty; expected N or N-M, with commas between")
+    for lengths in asked:
+        found.append(evaluate(model, task, split, lengths, precision=args.precision))
         say(f"lengths {found[-1].lengths}: {found[-1].num_targets:,} answers")
     if args.json:
         print(json.dumps({"run": str(args.run), "task": task.name, "results": [one.to_dict() for one in found]}, indent=2))

@@ -38,13 +38,13 @@ def run(argv: list[str]) -> int:
     if "help" in options:
         print(help_text())
         return 0
+    scale = options.get("scale", SCALES[0])
+    if scale not in SCALES:
+        raise UserError(f"--scale must be one of {', '.join(SCALES)}, not {scale!r}")
     if "list" in options:
         for question in QUESTIONS.values():
             print(f"{question.name:<20}{question.claim}")
         return 0
-    scale = options.get("scale", SCALES[0])
-    if scale not in SCALES:
-        raise UserError(f"--scale must be one of {', '.join(SCALES)}, not {scale!r}")
     names = [name.strip() for name in options.get("only", "").split(",") if name.strip()]
     if "only" in options and not names:
         raise UserError("--only names no question; openxlstm report --list shows them")

@@ -150,7 +150,8 @@ def load_corpus(config: TextConfig) -> Corpus:
     text come up when it is read. A byte order mark at the beginning of a file is none of its text. A text file is cut into
     stretches (first train, then validation, then test; shares of its bytes for the tokenizer `bytes`, else of its characters),
     a folder by files, all others by documents. The files of a folder called `*train*`, `*valid*` / `*val*` / `*dev*` and
-    `*test*` are taken as the split, and those like README, LICENSE or vocab beside them are left out. Where others lie beside
+    `*test*`, or all files of its folders `train`, `valid` and `test`, are taken as the split, and those like README, LICENSE or
+    vocab beside them are left out. Where others lie beside
     them, as in a folder of code, all files are split, and the description says so."""
     check_not_prepared(config)
     if config.source == STDLIB:
@@ -194,9 +195,9 @@ def source_fingerprint(config: TextConfig) -> str:
             place = _existing(path)
             files = _folder_files(place) if place.is_dir() else [place]
             facts[f"files of {path}"] = [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in files]
-            named, others = _named_parts(files) if place.is_dir() else (None, [])
-            if named and any(map(_is_beside_text, others)):
-                facts["cut of the folder"] = "as named"  # by chance before, since some files name no part
+            named, others = _named_parts(files, place) if place.is_dir() else (None, [])
+            if named and (any(map(_is_beside_text, others)) or any(file.parent != place for file in files)):
+                facts["cut of the folder"] = "as named"  # by chance before, where some files name no part or their folders do
     if config.tokenizer not in TOKENIZERS:  # by what it says, not where it lies: often in the folder of a model that grows
         place = Path(config.tokenizer)
         files = [place / name for name in _TOKENIZER_FILES] if place.is_dir() else [place]
@@ -299,7 +300,7 @@ def _folder(folder: Path, config: TextConfig) -> tuple[dict[str, Iterable[str]],
     readable = [file for file in files if _kind(file) != "text" or not _is_binary(file)]
     if not readable:
         raise UserError(f"{folder}: no text in {len(files)} files")
-    named, others = _named_parts(readable)
+    named, others = _named_parts(readable, folder)
     groups: dict[str, list[Path]]
     if named and all(map(_is_beside_text, others)):
         groups = named
@@ -323,12 +324,15 @@ def _folder(folder: Path, config: TextConfig) -> tuple[dict[str, Iterable[str]],
     return {split: _files_documents(groups[split], config, limits[split]) for split in SPLITS}, description
 
 
-def _named_parts(files: list[Path]) -> tuple[dict[str, list[Path]] | None, list[Path]]:
-    """The files that name one part, by part, and the others. None where the names are no split, which has train and another."""
+def _named_parts(files: list[Path], folder: Path) -> tuple[dict[str, list[Path]] | None, list[Path]]:
+    """The files that name one part, or lie in a folder train/, valid/ or test/ of `folder`, by part, and the others. None where
+    the names are no split, which has train and another."""
     named: dict[str, list[Path]] = {split: [] for split in SPLITS}
     others: list[Path] = []
     for file in files:
-        parts = {_GIVEN_SPLIT[word] for word in _name_words(file) if word in _GIVEN_SPLIT}
+        first, *below = file.relative_to(folder).parts
+        words = [first.lower()] if below and first.lower() in _GIVEN_SPLIT else _name_words(file)
+        parts = {_GIVEN_SPLIT[word] for word in words if word in _GIVEN_SPLIT}
         (named[parts.pop()] if len(parts) == 1 else others).append(file)
     return named if named["train"] and (named["validation"] or named["test"]) else None, others
 

@@ -19,6 +19,7 @@ class DetectorSettings:
     patch: rows of its end that the stack is shown at each step.
     pattern: blocks of the stack ("slstm", "xlstm[1:1]", "lstm", ...). num_blocks, dim, num_heads, dropout: their number, width,
         heads and dropout.
+    num_parameters: bring the model within 1 % of this many parameters by adapting widths, for comparisons; None is as set.
     centre: what is subtracted from a window, its "last" value or its "mean".
     steps: "equal", or "rows" where the time between rows differs.
     fit: how the forecaster is trained.
@@ -33,6 +34,7 @@ class DetectorSettings:
     dim: int = 32
     num_heads: int = 4
     dropout: float = 0.1
+    num_parameters: int | None = None
     centre: str = "last"
     steps: str = "equal"
     fit: FitConfig = field(default_factory=lambda: FitConfig(steps=300, batch_size=32, length=32, lr=3e-3, validate_every=25))

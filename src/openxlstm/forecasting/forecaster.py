@@ -71,8 +71,14 @@ class Forecaster:
 
         held: rows at the end of each series that choose the weights and calibrate the intervals; default a fifth of the
         shortest series, at least the horizon. say: takes a line a validation.
-        Raises UserError for frames that are malformed and series that are too short.
+        Raises UserError for frames that are malformed and series that are too short; what was trained before then stays.
         """
+        trained = Forecaster(self.settings)
+        trained._fit(data, held, say)
+        vars(self).update(vars(trained))
+        return self
+
+    def _fit(self, data: Any, held: int | None, say: Callable[[str], None]) -> None:
         settings = self.settings
         panel = self._panel(data, check_step=False)
         shortest = min(panel.series, key=len)
@@ -89,7 +95,7 @@ class Forecaster:
         self.covariate_unit = unit_of(np.concatenate(training))
         self.static_unit = unit_of(np.stack([bundle.static for bundle in found]))
         self.units = {bundle.names: unit_of(bundle.values[: len(bundle.times) - held]) for bundle in found}
-        self.step, self.streams = panel.step, {}
+        self.step = panel.step
         rows = [self._rows(bundle, self.units[bundle.names]) for bundle in found]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.fit.seed)
@@ -99,7 +105,6 @@ class Forecaster:
         if settings.quantiles:
             self.margins = calibrate(walk(model, rows, held, every=settings.fit.validate_rows), settings.quantiles)
         self.streams = self._read(found, {})
-        return self
 
     def update(self, data: Any) -> Self:
         """Read further rows: of known series those that come next, or the beginning of new ones (some 64 rows).

@@ -9,6 +9,7 @@ from openxlstm.forecasting.fit import FitConfig
 from openxlstm.forecasting.linear import KINDS, LinearConfig, LinearModel
 from openxlstm.models.config import ForecastConfig
 from openxlstm.models.forecast import ForecastModel
+from openxlstm.models.match import match_parameters
 from openxlstm.models.patterns import expand
 
 
@@ -22,6 +23,7 @@ class ForecasterSettings:
     pattern: blocks of the stack, as `openxlstm.models.patterns.expand` reads them ("slstm", "xlstm[1:1]", "lstm",
         "transformer"), or "nlinear" or "linear", which are one linear map.
     num_blocks, dim, num_heads, dropout: their number, width, heads and dropout.
+    num_parameters: bring the model within 1 % of this many parameters by adapting widths, for comparisons; None is as set.
     centre: what is subtracted from a window, its "mean" or its "last" value; the latter suits what wanders, such as prices.
     levels: intervals to forecast, in percent of the truths that they should cover.
     covariates: columns that are known in advance. static: columns that are constant in a series.
@@ -41,6 +43,7 @@ class ForecasterSettings:
     dim: int = 64
     num_heads: int = 4
     dropout: float = 0.3
+    num_parameters: int | None = None
     centre: str = "mean"
     levels: tuple[int, ...] = (80,)
     covariates: tuple[str, ...] = ()
@@ -63,6 +66,8 @@ class ForecasterSettings:
             raise UserError(f"season must be at least 1 row, got {self.season}")
         if self.pattern in KINDS and (self.covariates or self.static or self.missing):
             raise UserError(f"pattern {self.pattern!r} reads neither covariates nor static columns nor missing values")
+        if self.pattern in KINDS and self.num_parameters is not None:
+            raise UserError(f"pattern {self.pattern!r} has no widths to bring to num_parameters={self.num_parameters}")
         self.model_config(1)
 
     @property
@@ -103,10 +108,10 @@ class ForecasterSettings:
 
 
 def stack_config(settings: Any, **more: Any) -> ForecastConfig:
-    """The ForecastConfig for the pattern, widths, horizon, centre and fit of some settings. more: what else it takes. Raises
-    UserError for what no model can be built from."""
+    """The ForecastConfig for the pattern, widths, size, horizon, centre and fit of some settings. more: what else it takes.
+    Raises UserError for what no model can be built from."""
     blocks = expand(settings.pattern, None if "," in settings.pattern else settings.num_blocks)
-    return ForecastConfig(
+    config = ForecastConfig(
         dim=settings.dim,
         blocks=blocks,
         num_heads=settings.num_heads,
@@ -117,3 +122,4 @@ def stack_config(settings: Any, **more: Any) -> ForecastConfig:
         memory=settings.fit.length if "attention" in blocks else 0,
         **more,
     )
+    return config if settings.num_parameters is None else match_parameters(config, settings.num_parameters)
