@@ -99,6 +99,18 @@ def test_models_are_compared_on_a_task(here, capsys):
     assert all(row["lr"] in (1e-3, 1e-2) for row in found["rows"])
 
 
+def test_a_comparison_with_other_settings_is_not_written_over(here, capsys):
+    words = ["compare", "parity", *QUICK, "--models=slstm", "--out=table"]
+    assert cli.main(words) == 0
+    before = (here / "table" / "compare.json").read_text()
+    assert cli.main([*words, "--optimizer.lr=0.5"]) == 2
+    lr = json.loads(before)["task"]["optimizer"]["lr"]
+    message = f"table: holds a comparison with other settings (optimizer.lr is {lr} there and 0.5 here); name another folder"
+    assert message in capsys.readouterr().err
+    assert (here / "table" / "compare.json").read_text() == before
+    assert cli.main([*words, "--seeds=1"]) == 0
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

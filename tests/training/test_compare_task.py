@@ -82,6 +82,17 @@ def test_the_best_rate_is_chosen_by_validation_alone(base):
     assert (row["lr"], row["score"], row["seeds"]) == (0.1, 0.2, 2)
 
 
+def test_the_best_rate_is_chosen_as_the_weights_are(base):
+    """By the loss in validation, where a few samples leave many scores equal."""
+    task = TASKS["activity"](source="none.ts")
+    assert task.chosen_by_loss
+    cells = [cell("lstm", 0.1, 0, 1.0), cell("lstm", 0.2, 0, 0.9)]
+    for one, loss in zip(cells, (0.5, 0.4)):
+        one.report["validation"]["loss"] = loss
+    assert Comparison(replace(base, data=task), 10, None, tuple(cells)).chosen("lstm") == (cells[1],)
+    assert Comparison(base, 10, None, tuple(cells)).chosen("lstm") == (cells[0],)
+
+
 def test_a_rate_that_fails_with_a_seed_comes_last(base):
     cells = [cell("lstm", 0.1, 0, 0.99), cell("lstm", 0.1, 1, 0, failure="not finite"), cell("lstm", 0.2, 0, 0.6)]
     (row,) = Comparison(base, 10, None, tuple(cells)).rows()

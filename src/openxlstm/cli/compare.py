@@ -52,9 +52,11 @@ def run(argv: list[str]) -> int:
 
     jobs = parse_jobs(own)
 
-    from openxlstm.training.compare import compare
+    from openxlstm.training.compare import check_same_settings, compare
 
     folder, cells = (Path(own[name]) if name in own else None for name in ("out", "cells"))
+    if folder is not None:
+        check_same_settings(folder, config)
     found = compare(config, models, seeds, folder, say=_say, lrs=lrs, jobs=jobs, cells=cells)
     if found.interrupted is not None:
         _say(f"interrupted; the same command continues in {found.folder}")

@@ -42,10 +42,11 @@ class Comparison:
     def chosen(self, model: str) -> tuple[Cell, ...]:
         """The cells of a model with its best learning rate."""
         mine = [cell for cell in self.cells if cell.model == model]
+        by_loss = isinstance(self.config.data, Task) and self.config.data.chosen_by_loss
         by_lr = [tuple(cell for cell in mine if cell.lr == lr) for lr in dict.fromkeys(cell.lr for cell in mine)]
 
         def place(cells: Sequence[Cell]) -> tuple[int, float]:
-            objectives = [objective(cell.report) for cell in cells if cell.report is not None]
+            objectives = [objective(cell.report, by_loss) for cell in cells if cell.report is not None]
             return len(cells) - len(objectives), statistics.mean(objectives) if objectives else math.inf
 
         return min(by_lr, key=place)
@@ -173,6 +174,28 @@ def kept(path: Path, base: RunConfig) -> dict[str, dict[str, Any]]:
         return {}
 
 
+def check_same_settings(folder: Path, base: RunConfig) -> None:
+    """Raise UserError where a folder holds finished trainings of a comparison with other settings, which would be lost."""
+    try:
+        stored = json.loads((folder / "compare.json").read_text(encoding="utf-8"))
+        there, finished = flat(stored["task"]), any(cell["report"] is not None for cell in stored["cells"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return
+    here = flat(json.loads(json.dumps(base.to_dict(), default=str)))
+    other = next((name for name in here if name in there and here[name] != there[name]), None)
+    if finished and other is not None:
+        values = f"{other} is {there[other]!r} there and {here[other]!r} here"
+        raise UserError(f"{folder}: holds a comparison with other settings ({values}); name another folder with --out")
+
+
+def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by their dotted names."""
+    found: dict[str, Any] = {}
+    for name, value in settings.items():
+        found |= flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return found
+
+
 def variant(settings: ModelSettings, model: str) -> ModelSettings:
     """`settings` with the pattern of `model` and what stands in its braces; UserError for a setting that there is not."""
     from openxlstm.models.patterns import split_settings
@@ -187,9 +210,11 @@ def variant(settings: ModelSettings, model: str) -> ModelSettings:
         raise UserError(f"{model}: {error}") from None
 
 
-def objective(report: dict[str, Any]) -> float:
-    """What the validation of a finished run was minimised by: lower is better."""
+def objective(report: dict[str, Any], by_loss: bool) -> float:
+    """What the weights of a finished run were chosen by in validation: lower is better."""
     found = report["validation"]
+    if by_loss:
+        return found["loss"]
     if "score" in found:
         return -found["score"] if found["higher_is_better"] else found["score"]
     return found["nats_per_token"]
