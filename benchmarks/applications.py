@@ -3,9 +3,9 @@
     python benchmarks/applications.py --data FOLDER --out FOLDER [--cells FOLDER] [--only sensors,music] [--seeds 0,1,2]
 
 FOLDER holds the data, each under its usual name at any depth. What it lacks is left out and named. Each part is a
-command of its own, which the page shows; OUT/applications.md has the tables of all parts that were ever measured in OUT, in
-the order of PARTS. Trained models go to --cells, so that OUT stays small: it is enough to go on elsewhere. Days on two
-cores; --list prints the commands and stops.
+command of its own, which the page shows; OUT/applications.md has what each should reach and whether it does, and the tables
+of all parts that were ever measured in OUT, in the order of PARTS. Trained models go to --cells, so that OUT stays small: it
+is enough to go on elsewhere. Days on two cores; --list prints the commands and stops.
 """
 
 import argparse
@@ -15,9 +15,15 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import bars
+
 from openxlstm.files import write_atomic
 
 HERE = Path(__file__).parent
+INTRODUCTION = (
+    "xLSTM beside baselines and twins of equal parameters, which have the same recipe. Validation chose every setting unless "
+    "the documentation of the task says otherwise."
+)
 TWINS = "slstm,lstm,transformer"
 
 
@@ -144,7 +150,9 @@ def shown(part: Part, files: dict[str, str], args: argparse.Namespace) -> list[s
 def page(out: Path, commands: dict[str, list[str]], instead: dict[str, str]) -> str:
     """Tables and commands of all parts, and what there is to say of those without a table. commands: as a reader types them,
     where the data is there. instead: what is said in place of a table that was asked for."""
-    lines, unmeasured = [], []
+    summary = bars.table(out)
+    lines = ["# Applications", "", INTRODUCTION, "", *([summary] if summary else [])]
+    unmeasured = []
     for part in PARTS:
         table = out / part.name / part.table
         said = instead.get(part.name) or (table.read_text().strip() if table.exists() else "")

@@ -1,6 +1,7 @@
 """benchmarks/applications.py: commands, what is not there, tables on one page."""
 
 import importlib.util
+import json
 import sys
 from pathlib import Path
 
@@ -11,7 +12,8 @@ QUICK = ("--trainer.steps=2", "--trainer.batch_size=4", "--model.dim=16", "--dat
 
 
 @pytest.fixture
-def benchmark():
+def benchmark(monkeypatch):
+    monkeypatch.syspath_prepend(FILE.parent)  # for its neighbours
     spec = importlib.util.spec_from_file_location("applications", FILE)
     module = importlib.util.module_from_spec(spec)
     sys.modules["applications"] = module  # dataclasses look their module up
@@ -72,6 +74,34 @@ def test_tables_of_parts_and_failures_stand_on_one_page(benchmark, tmp_path, mon
     assert "openxlstm compare parity --trainer.steps=2" in page
     assert "--out OUT/parity --cells CELLS/parity" in page
     assert str(tmp_path) not in page
+
+
+def test_what_is_reached_and_what_is_not(benchmark, tmp_path):
+    """From the files of a benchmark with files of its own, of one that compares, and of one on texts."""
+
+    def write(name, content):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(json.dumps(content))
+
+    assert benchmark.bars.table(tmp_path) == ""
+    for model, scores in {"slstm": (0.37, 0.375, 0.38), "lstm": (0.378, 0.372, 0.377), "nlinear": (0.3,)}.items():
+        for seed, score in enumerate(scores):
+            write(f"ett/ETTh1-96-{model}-{seed}.json", {"test": {"mse": score}})
+    rows = [{"model": model, "scores": scores} for model, scores in {"mlstm": [0.8199, 0.8199], "lstm": [0.81]}.items()]
+    write("classification/sst2/compare.json", {"rows": rows})
+    stored = {"test": {"scores": {"ROUGE-1": 20.0}}, "baselines": {"the first sentence": {"score": 19.0}}}
+    write("scitldr/scitldr-slstm-0-0123456789ab.json", stored)
+    write("scitldr/scitldr-slstm-bridge-state-0-0123456789ab.json", {"test": {"scores": {"ROUGE-1": 99.0}}})
+    head, _, *lines = benchmark.bars.table(tmp_path).splitlines()
+    assert [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines] == [
+        ["ETTh1, 96 hours, MSE", "slstm", "0.3750 ± 0.0050", "3", "≤ 0.38", "lstm 0.3757 ± 0.0032, nlinear 0.3000",
+         "no: not better than nlinear"],
+        ["SST-2, accuracy", "mlstm", "0.8199 ± 0.0000", "2", "≥ 0.82", "lstm 0.8100", "no: bar"],
+        ["SciTLDR, ROUGE-1", "slstm", "20.00", "1", "", "the first sentence 19.00", "yes"],
+    ]  # fmt: skip
+    assert head.count("|") == 8
+    names = {part.name for part in benchmark.PARTS}
+    assert {bar.part for bar in benchmark.bars.BARS} <= names
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,132 @@
+"""What each application should reach, and whether it does, from the files that the benchmarks leave."""
+
+import json
+import re
+import statistics
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+Scores = dict[str, list[float]]
+"""Model or baseline -> its test score with each seed."""
+
+
+@dataclass(frozen=True)
+class Bar:
+    """What one model should reach.
+
+    part: of the applications, whose folder `read` gets. what: task and metric. model: the one that is measured.
+    bar: the score that it must have at least, or at most where `at_most`; None is none. rivals: models and baselines that it
+    must be better than.
+    """
+
+    part: str
+    what: str
+    model: str
+    read: Callable[[Path], Scores]
+    bar: float | None = None
+    at_most: bool = False
+    rivals: tuple[str, ...] = ()
+
+    def missed(self, found: Scores) -> list[str]:
+        """What is not reached: "bar", or the names of rivals. Those that were not measured are not among them."""
+        sign = 1 if self.at_most else -1
+        mine = sign * statistics.mean(found[self.model])
+        behind = [name for name in self.rivals if name in found and not mine < sign * statistics.mean(found[name])]
+        return (["bar"] if self.bar is not None and not mine <= sign * self.bar else []) + behind
+
+
+def kept(prefix: str, *keys: str) -> Callable[[Path], Scores]:
+    """Scores in files PREFIX-MODEL-SEED.json, and PREFIX-MODEL-SEED-DIGEST.json, under nested keys; of baselines too."""
+    name = re.compile(rf"{re.escape(prefix)}-(.+?)-(\d+)(?:-[0-9a-f]{{8,}})?")
+
+    def read(folder: Path) -> Scores:
+        found: Scores = defaultdict(list)
+        for path in sorted(folder.glob(f"{prefix}-*.json")):
+            if known := name.fullmatch(path.stem):
+                stored = json.loads(path.read_text())
+                value: Any = stored
+                for key in keys:
+                    value = value[key]
+                found[known[1]].append(float(value))
+                for baseline, one in stored.get("baselines", {}).items():
+                    found[baseline] = [one["score"]]
+        return dict(found)
+
+    return read
+
+
+def compared(place: str = "") -> Callable[[Path], Scores]:
+    """Scores in the compare.json of a folder below the part's."""
+
+    def read(folder: Path) -> Scores:
+        path = folder / place / "compare.json"
+        rows = json.loads(path.read_text())["rows"] if path.exists() else []
+        found = {row["model"]: row["scores"] for row in rows if row.get("scores")}
+        baselines = {name: [score] for row in rows[:1] for name, score in row.get("baselines", {}).items()}
+        return found | baselines
+
+    return read
+
+
+BARS = (
+    Bar("ett", "ETTh1, 96 hours, MSE", "slstm", kept("ETTh1-96", "test", "mse"), 0.380, True, ("lstm", "nlinear", "naive")),
+    Bar("ett", "ETTh2, 96 hours, MSE", "slstm", kept("ETTh2-96", "test", "mse"), 0.285, True, ("lstm", "nlinear", "naive")),
+    Bar("ett", "ETTm1, 96 quarters, MSE", "slstm", kept("ETTm1-96", "test", "mse"), 0.310, True, ("lstm", "nlinear", "naive")),
+    Bar("weather", "Weather, 96 steps, MSE", "slstm", kept("Weather-96", "test", "mse"), 0.160, True, ("lstm", "nlinear")),
+    Bar("m4_hourly", "M4 hourly, OWA", "slstm", kept("M4-48", "test", "owa"), 1.0, True, ("lstm", "linear", "seasonal_naive")),
+    Bar("prices", "VIX, RMSE over 5 days", "slstm", kept("VIX-5", "test", "rmse"), None, True, ("lstm", "naive")),
+    Bar("prices", "S&P 500, RMSE over 5 days", "slstm", kept("SP500-5", "test", "rmse"), None, True, ("lstm", "naive")),
+    Bar("sensors", "NAB, standard profile", "slstm", kept("NAB", "test", "standard"), None, False,
+        ("lstm", "moving_z_score", "random", "null")),
+    Bar("sensors", "C-MAPSS FD001, RMSE", "slstm", kept("FD001", "test", "rmse"), 15.0, True, ("lstm", "linear")),
+    Bar("sensors", "BasicMotions, accuracy", "slstm", kept("BasicMotions", "test", "accuracy"), 0.95),
+    Bar("jsb_chorales", "JSB Chorales, nats a step", "slstm", compared(), 8.45, True, ("lstm", "transformer")),
+    Bar("nottingham", "Nottingham, nats a step", "slstm", compared(), 3.29, True, ("lstm", "transformer")),
+    Bar("lorenz63", "Lorenz 1963, Lyapunov times", "slstm", compared(), 6.0, False, ("lstm", "linear")),
+    Bar("lorenz96", "Lorenz 1996, Lyapunov times", "slstm", compared(), None, False, ("lstm", "linear")),
+    Bar("mackey_glass", "Mackey-Glass, Lyapunov times", "slstm", compared(), None, False, ("lstm", "linear")),
+    Bar("classification", "SST-2, accuracy", "mlstm", compared("sst2"), 0.82, False, ("lstm", "transformer")),
+    Bar("classification", "Rotten Tomatoes, accuracy", "mlstm", compared("rotten_tomatoes"), 0.76, False,
+        ("lstm", "transformer")),
+    Bar("classification", "IMDB, a part, accuracy", "mlstm", compared("imdb"), 0.84, False, ("lstm", "transformer")),
+    Bar("multi30k", "Multi30k de-en, BLEU", "slstm", kept("multi30k", "test", "scores", "BLEU"), 24.0, False,
+        ("lstm", "transformer")),
+    Bar("scitldr", "SciTLDR, ROUGE-1", "slstm", kept("scitldr", "test", "scores", "ROUGE-1"), None, False,
+        ("the first sentence", "lstm", "transformer")),
+    Bar("speech", "spoken digits, accuracy", "slstm", compared("spoken_digits-official"), 0.98, False,
+        ("lstm", "transformer")),
+    Bar("speech", "digit sequences, word error rate", "slstm", compared("digit_sequences-official"), 0.05, True,
+        ("lstm", "transformer")),
+    Bar("program_evaluation", "program evaluation, accuracy", "xlstm[1:1]", compared(), 0.95, False, ("lstm", "transformer")),
+)  # fmt: skip
+
+
+def spell(scores: Sequence[float]) -> str:
+    """Four digits of the mean, and the deviation between seeds."""
+    mean = statistics.mean(scores)
+    digits = 4 if abs(mean) < 1 else max(0, 4 - len(str(int(abs(mean)))))
+    return f"{mean:.{digits}f}" + (f" ± {statistics.stdev(scores):.{digits}f}" if len(scores) > 1 else "")
+
+
+def table(out: Path) -> str:
+    """Markdown of all bars of which something was measured below `out`; empty where nothing was."""
+    lines = []
+    for bar in BARS:
+        found = bar.read(out / bar.part)
+        if bar.model not in found:
+            continue
+        limit = "" if bar.bar is None else f"{'≤' if bar.at_most else '≥'} {bar.bar:g}"
+        rivals = ", ".join(f"{name} {spell(found[name])}" for name in bar.rivals if name in found)
+        missed = bar.missed(found)
+        said = (
+            "yes" if not missed else "no: " + ", ".join(name if name == "bar" else f"not better than {name}" for name in missed)
+        )
+        cells = [bar.what, bar.model, spell(found[bar.model]), str(len(found[bar.model])), limit, rivals, said]
+        lines.append("| " + " | ".join(cells) + " |")
+    if not lines:
+        return ""
+    head = ["task and score in test", "model", "mean ± deviation", "seeds", "bar", "to be better than", "reached"]
+    return "\n".join(["| " + " | ".join(head) + " |", "|---|---|---:|---:|---:|---|---|", *lines]) + "\n"
