@@ -36,8 +36,8 @@ def classification(name: str) -> RunConfig:
         return replace(
             reviews,
             data=replace(reviews.data, **dict[str, Any](token_dropout=0.2)),
-            optimizer=replace(reviews.optimizer, weight_decay=0.5),
-            trainer=replace(reviews.trainer, steps=1000, batch_size=256),
+            optimizer=replace(reviews.optimizer, lr=1.2e-3, weight_decay=0.5),
+            trainer=replace(reviews.trainer, steps=1500, batch_size=256),
         )
     return replace(
         reviews,
