@@ -253,9 +253,9 @@ def chaos(name: str) -> RunConfig:
         name=name,
         data=TASKS[name](),
         model=ModelSettings(pattern="slstm", dim=64, num_blocks=2, num_heads=1, conv_width=0, recurrent_init="normal"),
-        optimizer=OptimizerConfig(lr=6e-3, weight_decay=0.0, beta2=0.95, eps=1e-12, clip=1.0),
-        schedule=ScheduleConfig(kind="cosine", warmup=50, floor=1 / 600),
-        trainer=TrainerConfig(steps=8000, batch_size=8, validate_every=2000, checkpoint_every=1000),
+        optimizer=OptimizerConfig(lr=4e-3, weight_decay=0.0, beta2=0.95, eps=1e-12, clip=1.0),
+        schedule=ScheduleConfig(kind="cosine", warmup=50, floor=1 / 400),
+        trainer=TrainerConfig(steps=20_000, batch_size=8, validate_every=5000, checkpoint_every=1000),
     )
 
 
