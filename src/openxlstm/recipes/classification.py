@@ -11,7 +11,7 @@ def classification(name: str) -> RunConfig:
     """One mLSTM block of width 64 and the mean and maximum of its steps: minutes on one core.
 
     So few texts are learned by heart at once: dropout, hidden words, and many times the usual weight decay, which the
-    embeddings have too (docs/log.md).
+    embeddings have too (docs/log.md). Long reviews are read from both ends.
     """
     reviews = RunConfig(
         name=name,
@@ -41,7 +41,8 @@ def classification(name: str) -> RunConfig:
         )
     return replace(
         reviews,
-        data=replace(reviews.data, **dict[str, Any](token_dropout=0.3, vocab_size=20_000, window=200)),
+        data=replace(reviews.data, **dict[str, Any](token_dropout=0.3, vocab_size=20_000, window=200, max_tokens=1024)),
+        model=replace(reviews.model, bidirectional=True),
         optimizer=replace(reviews.optimizer, weight_decay=1.0),
         trainer=replace(reviews.trainer, steps=700, batch_size=32),
     )
