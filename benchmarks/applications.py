@@ -22,8 +22,8 @@ from openxlstm.files import write_atomic
 HERE = Path(__file__).parent
 INTRODUCTION = (
     "xLSTM beside baselines and twins of equal parameters, which have the same recipe. Validation chose every setting unless "
-    "the documentation of the task says otherwise. Scores are compared by their means: where those are nearer to each other than "
-    "the deviations between seeds, neither model is shown to be better."
+    "the documentation of the task says otherwise. Scores are compared by their means: where those are nearer to each other "
+    "than the deviations between seeds, neither model is shown to be better."
 )
 TWINS = "slstm,lstm,transformer"
 
