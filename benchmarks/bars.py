@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from measure import spell
+
 Scores = dict[str, list[float]]
 """Model or baseline -> its test score with each seed."""
 
@@ -71,6 +73,9 @@ def compared(place: str = "") -> Callable[[Path], Scores]:
     return read
 
 
+ACCURACY = {"sst2": 0.82, "rotten_tomatoes": 0.76, "imdb": 0.84}
+"""Of classifiers of text."""
+
 BARS = (
     Bar("ett", "ETTh1, 96 hours, MSE", "slstm", kept("ETTh1-96", "test", "mse"), 0.380, True, ("lstm", "nlinear", "naive")),
     Bar("ett", "ETTh2, 96 hours, MSE", "slstm", kept("ETTh2-96", "test", "mse"), 0.285, True, ("lstm", "nlinear", "naive")),
@@ -88,10 +93,11 @@ BARS = (
     Bar("lorenz63", "Lorenz 1963, Lyapunov times", "slstm", compared(), 6.0, False, ("lstm", "linear autoregression")),
     Bar("lorenz96", "Lorenz 1996, Lyapunov times", "slstm", compared(), None, False, ("lstm", "linear autoregression")),
     Bar("mackey_glass", "Mackey-Glass, Lyapunov times", "slstm", compared(), None, False, ("lstm", "linear autoregression")),
-    Bar("classification", "SST-2, accuracy", "mlstm", compared("sst2"), 0.82, False, ("lstm", "transformer")),
-    Bar("classification", "Rotten Tomatoes, accuracy", "mlstm", compared("rotten_tomatoes"), 0.76, False,
+    Bar("classification", "SST-2, accuracy", "mlstm", compared("sst2"), ACCURACY["sst2"], False, ("lstm", "transformer")),
+    Bar("classification", "Rotten Tomatoes, accuracy", "mlstm", compared("rotten_tomatoes"), ACCURACY["rotten_tomatoes"], False,
         ("lstm", "transformer")),
-    Bar("classification", "IMDB, a part, accuracy", "mlstm", compared("imdb"), 0.84, False, ("lstm", "transformer")),
+    Bar("classification", "IMDB, a part, accuracy", "mlstm", compared("imdb"), ACCURACY["imdb"], False,
+        ("lstm", "transformer")),
     Bar("multi30k", "Multi30k de-en, BLEU", "slstm", kept("multi30k", "test", "scores", "BLEU"), 24.0, False,
         ("lstm", "transformer")),
     Bar("scitldr", "SciTLDR, ROUGE-1", "slstm", kept("scitldr", "test", "scores", "ROUGE-1"), None, False,
@@ -104,11 +110,10 @@ BARS = (
 )  # fmt: skip
 
 
-def spell(scores: Sequence[float]) -> str:
-    """Four digits of the mean, and the deviation between seeds."""
-    mean = statistics.mean(scores)
-    digits = 4 if abs(mean) < 1 else max(0, 4 - len(str(int(abs(mean)))))
-    return f"{mean:.{digits}f}" + (f" ± {statistics.stdev(scores):.{digits}f}" if len(scores) > 1 else "")
+def four_digits(scores: Sequence[float]) -> str:
+    """`spell` with four digits of the mean; four decimals below 1."""
+    mean = abs(statistics.mean(scores))
+    return spell(scores, 4 if mean < 1 else max(0, 4 - len(str(int(mean)))))
 
 
 def table(out: Path) -> str:
@@ -119,12 +124,12 @@ def table(out: Path) -> str:
         if bar.model not in found:
             continue
         limit = "" if bar.bar is None else f"{'≤' if bar.at_most else '≥'} {bar.bar:g}"
-        rivals = ", ".join(f"{name} {spell(found[name])}" for name in bar.rivals if name in found)
+        rivals = ", ".join(f"{name} {four_digits(found[name])}" for name in bar.rivals if name in found)
         missed = bar.missed(found)
         said = (
             "yes" if not missed else "no: " + ", ".join(name if name == "bar" else f"not better than {name}" for name in missed)
         )
-        cells = [bar.what, bar.model, spell(found[bar.model]), str(len(found[bar.model])), limit, rivals, said]
+        cells = [bar.what, bar.model, four_digits(found[bar.model]), str(len(found[bar.model])), limit, rivals, said]
         lines.append("| " + " | ".join(cells) + " |")
     if not lines:
         return ""

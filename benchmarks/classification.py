@@ -16,6 +16,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from bars import ACCURACY
+from measure import spell
+
 from openxlstm.errors import UserError
 from openxlstm.files import write_atomic
 from openxlstm.recipes import recipe
@@ -23,7 +26,6 @@ from openxlstm.training.compare import Comparison, compare
 from openxlstm.training.config import RunConfig
 from openxlstm.training.options import override
 
-BARS = {"sst2": 0.82, "rotten_tomatoes": 0.76, "imdb": 0.84}
 LARGEST_ERROR = 0.05
 VARIANTS = {
     "imdb, byte pairs": ("imdb", {"data.tokenizer": "bpe", "data.vocab_size": "8192"}),
@@ -40,16 +42,11 @@ def configs(places: dict[str, str], variants: bool) -> dict[str, RunConfig]:
     return found
 
 
-def spread(values: Sequence[float]) -> str:
-    """Mean and standard deviation."""
-    return f"{statistics.mean(values):.4f}" + (f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else "")
-
-
 def row(name: str, model: str, reports: Sequence[dict[str, Any]]) -> list[str]:
     """One model on one set, over its seeds."""
     tests = [report["test"] for report in reports]
     accuracy, error = ([test[key] for test in tests] for key in ("score", "calibration_error"))
-    bar = BARS.get(name)
+    bar = ACCURACY.get(name)
     met = (
         "" if bar is None else ("yes" if statistics.mean(accuracy) >= bar and statistics.mean(error) <= LARGEST_ERROR else "no")
     )
@@ -58,9 +55,9 @@ def row(name: str, model: str, reports: Sequence[dict[str, Any]]) -> list[str]:
         model,
         f"{reports[0]['num_parameters']:,}",
         str(len(reports)),
-        spread([report["validation"]["score"] for report in reports]),
-        spread(accuracy),
-        spread(error),
+        spell([report["validation"]["score"] for report in reports]),
+        spell(accuracy),
+        spell(error),
         f"{statistics.mean(report['calibration_error_before']['test'] for report in reports):.4f}",
         "" if bar is None else f"{bar} and {LARGEST_ERROR}: {met}",
     ]
@@ -92,8 +89,8 @@ def main() -> None:
     parser.add_argument("--variants", action="store_true", help="IMDB in byte pairs and in bytes too")
     args = parser.parse_args()
     places = dict(part.split("=", 1) for part in args.data.split(",") if "=" in part)
-    if unknown := sorted(set(places) - set(BARS)) or (["nothing"] if not places else []):
-        raise UserError(f"--data names {unknown[0]}; have {', '.join(BARS)}")
+    if unknown := sorted(set(places) - set(ACCURACY)) or (["nothing"] if not places else []):
+        raise UserError(f"--data names {unknown[0]}; have {', '.join(ACCURACY)}")
     found: dict[str, Comparison] = {}
     for name, config in configs(places, args.variants).items():
         config = replace(config, trainer=replace(config.trainer, threads=args.threads))

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from measure import twin
 from numpy.typing import NDArray
 
 from openxlstm.data.series import read_table
@@ -33,10 +34,11 @@ BASELINES: dict[str, Callable[[Array], Array]] = {
 }
 
 
-def twin(settings: ForecasterSettings, pattern: str) -> ForecasterSettings:
-    """The same with other blocks and as many parameters, or with a linear map."""
-    size = None if pattern in (settings.pattern, *KINDS) else count_parameters(settings.model_config(1))
-    return replace(settings, pattern=pattern, num_parameters=size)
+def built(settings: ForecasterSettings, pattern: str) -> Any:
+    """The untrained model for one channel with other blocks and as many parameters, or a linear map."""
+    if pattern in KINDS:
+        return replace(settings, pattern=pattern).build(1)
+    return twin(settings, pattern, count_parameters(settings.model_config(1))).build(1)
 
 
 def ragged(path: Path) -> dict[str, Array]:
@@ -79,7 +81,7 @@ def m4_model(
     settings = ForecasterSettings(horizon=M4_HORIZON, context=336, dropout=0.1, levels=(), fit=fit)
     units = {name: unit_of(x[:-M4_HORIZON, None]) for name, x in history.items()}
     torch.manual_seed(seed)
-    network = twin(settings, model).build(1)
+    network = built(settings, model)
     series = [Rows(units[name].into(x[:, None])) for name, x in history.items()]
     fitted = fit_model(network, series, M4_HORIZON, fit, say)
     blank = torch.zeros(M4_HORIZON, 1)  # in place of the hours to come, which nothing sees
@@ -116,7 +118,7 @@ def prices(folder: Path, name: str, model: str, seed: int, say: Callable[[str], 
             horizon=H, context=64, patch=16, dim=32, centre="last", levels=(80,), steps="rows", fit=fit
         )
         torch.manual_seed(seed)
-        network = twin(settings, model).build(1)
+        network = built(settings, model)
         known = [Rows(rows[:validation])]
         fitted = fit_model(network, known, held, fit, say)
         margins = calibrate(walk(network, known, held), settings.quantiles)

@@ -18,7 +18,7 @@ from typing import Any
 import competitions
 import numpy as np
 import torch
-from measure import kept
+from measure import kept, spell
 from numpy.typing import NDArray
 
 from openxlstm.data.series import read_table
@@ -187,7 +187,7 @@ def table(results: dict[tuple[str, int, str], list[dict[str, Any]]]) -> str:
         values = [name, str(horizon), model, f"{cells[0]['num_parameters']:,}", str(len(cells))]
         for score in scores:
             found = [one["test"][score] for one in cells]
-            values.append(f"{statistics.mean(found):.4f}" + (f" ± {statistics.stdev(found):.4f}" if len(found) > 1 else ""))
+            values.append(spell(found))
         covers = [one["test"]["coverage"] for one in cells if "coverage" in one["test"]]
         values.append(f"{statistics.mean(covers):.1%}" if covers else "")
         lines.append("| " + " | ".join(values) + " |")

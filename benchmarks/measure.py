@@ -1,4 +1,5 @@
-"""Timing that can be believed: both sides in one process, in turn, medians, and a record of what ran where."""
+"""What the benchmarks share. Timing that can be believed: both sides in one process, in turn, medians, and a record of what ran
+where; scores of several seeds; twins."""
 
 import json
 import os
@@ -7,7 +8,8 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -101,6 +103,17 @@ def kept(path: Path, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         found = measure() | {"environment": environment()}
         write_atomic(path, json.dumps(found, indent=2, default=str) + "\n")
     return dict(json.loads(path.read_text()))
+
+
+def spell(scores: Sequence[float], digits: int = 4) -> str:
+    """The mean, and the standard deviation between seeds where there are several."""
+    deviation = f" ± {statistics.stdev(scores):.{digits}f}" if len(scores) > 1 else ""
+    return f"{statistics.mean(scores):.{digits}f}{deviation}"
+
+
+def twin(settings: Any, pattern: str, size: int) -> Any:
+    """The settings with another kind of blocks and so many parameters; as they are where it is the same kind."""
+    return settings if pattern == settings.pattern else replace(settings, pattern=pattern, num_parameters=size)
 
 
 def _git(*args: str) -> str:

@@ -11,7 +11,6 @@ row of each test engine. BasicMotions: accuracy on the given test part.
 """
 
 import argparse
-import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from functools import lru_cache, partial
@@ -20,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from measure import kept
+from measure import kept, spell, twin
 from numpy.typing import NDArray
 
 from openxlstm.data.sensors.anomalies import Labelled, read_nab
@@ -64,11 +63,10 @@ def corpus(folder: Path) -> tuple[Labelled, ...]:
     return read_nab(find(folder, "combined_windows.json").parent, irregular=True)
 
 
-def twin(pattern: str, rows: int) -> DetectorSettings:
-    """The recipe for so many training rows with other blocks and as many parameters."""
-    base: DetectorSettings = detection.small(steps="rows")
-    size = None if pattern == base.pattern else count_parameters(base.model_config(rows))
-    return replace(base, pattern=pattern, num_parameters=size)
+def detector(pattern: str, rows: int) -> DetectorSettings:
+    """The recipe for so many training rows, with other blocks and as many parameters."""
+    base = detection.small(steps="rows")
+    return twin(base, pattern, count_parameters(base.model_config(rows)))
 
 
 def detect(series: Labelled, pattern: str, seed: int, place: Path) -> Array:
@@ -76,9 +74,9 @@ def detect(series: Labelled, pattern: str, seed: int, place: Path) -> Array:
     if place.exists():
         return np.load(place)
     first = probation(len(series.values))
-    base = twin(pattern, first)
-    detector = AnomalyDetector(replace(base, fit=replace(base.fit, seed=seed))).fit(series.values[:first])
-    found = np.concatenate([detector.training_scores, detector.scores(series.values[first:])])
+    base = detector(pattern, first)
+    fitted = AnomalyDetector(replace(base, fit=replace(base.fit, seed=seed))).fit(series.values[:first])
+    found = np.concatenate([fitted.training_scores, fitted.scores(series.values[first:])])
     place.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(place) as aside, open(aside, "wb") as file:
         np.save(file, found)
@@ -109,7 +107,7 @@ def nab(folder: Path, model: str, seed: int, out: Path, say: Say) -> dict[str, A
     if model in ("random", *UNTRAINED["NAB"]):
         return nab_result(series, scores)
     rows = min(probation(len(one.values)) for one in series)
-    settings = twin(model, rows)
+    settings = detector(model, rows)
     about = {"settings": asdict(settings), "num_parameters": count_parameters(settings.model_config(rows))}
     return nab_result(series, scores) | about
 
@@ -143,10 +141,8 @@ def configured(config: RunConfig, pattern: str, seed: int, threads: int) -> RunC
     """The recipe with another kind of block and as many parameters, and a seed."""
     from openxlstm.training.config import build_sequence_config
 
-    model = config.model
-    if pattern != model.pattern:
-        size = count_parameters(build_sequence_config(model, config.data))  # type: ignore[arg-type]
-        model = replace(model, pattern=pattern, num_parameters=size)
+    size = count_parameters(build_sequence_config(config.model, config.data))  # type: ignore[arg-type]
+    model = twin(config.model, pattern, size)
     return replace(config, seed=seed, model=model, trainer=replace(config.trainer, threads=threads, device="cpu"))
 
 
@@ -227,8 +223,7 @@ def table(results: dict[tuple[str, str], list[dict[str, Any]]]) -> str:
         for score in COLUMNS[name]:
             found = [one["test"][score] for one in cells]
             digits = 3 if score in ("auc", "accuracy") else 2
-            spread = f" ± {statistics.stdev(found):.{digits}f}" if len(found) > 1 else ""
-            values.append(f"{statistics.mean(found):.{digits}f}{spread}")
+            values.append(spell(found, digits))
         lines.append("| " + " | ".join(values) + " |")
     return "\n".join(lines) + "\n"
 

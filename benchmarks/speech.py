@@ -13,7 +13,6 @@ and does memory grow (Linux)?
 import argparse
 import json
 import resource
-import statistics
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -21,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from measure import kept
+from measure import kept, spell
 from torch import Tensor
 
 from openxlstm.data.spoken_digits import read_recordings
@@ -74,11 +73,6 @@ def compared(config: RunConfig, folder: Path, args: argparse.Namespace) -> list[
             row["longer"] = [one["other_lengths"][0]["score"] for one in reports]
         rows.append(row)
     return rows
-
-
-def spell(values: list[float]) -> str:
-    """The mean, and the standard deviation between seeds."""
-    return f"{statistics.mean(values):.4f}" + (f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else "")
 
 
 def table(found: dict[str, list[dict[str, Any]]]) -> str:

@@ -17,6 +17,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from measure import spell
+
 from openxlstm.errors import UserError
 from openxlstm.files import write_atomic
 from openxlstm.models.count import count_parameters
@@ -88,20 +90,14 @@ def table(results: dict[str, dict[str, list[dict[str, Any]]]]) -> str:
         lines += [f"## {task}", "", "| " + " | ".join(head) + " |", "|---|" + "---:|" * (len(head) - 1)]
         for model, reports in models.items():
             values = [model, f"{reports[0]['num_parameters']:,}", str(len(reports))]
-            values += [spell([r["test"]["scores"][name] for r in reports]) for name in names]
-            values += [spell([r["greedy"]["score"] for r in reports]), spell([r["test"]["loss"] for r in reports], 3)]
+            values += [spell([r["test"]["scores"][name] for r in reports], 2) for name in names]
+            values += [spell([r["greedy"]["score"] for r in reports], 2), spell([r["test"]["loss"] for r in reports], 3)]
             values.append(f"{statistics.mean(r['cpu_seconds'] for r in reports):,.0f}")
             lines.append("| " + " | ".join(values) + " |")
         for name, found in first["baselines"].items():
             lines.append(f"| {name} | | | {found['score']:.2f} |" + " |" * (len(names) + 2))
         lines.append("")
     return "\n".join(lines)
-
-
-def spell(values: Sequence[float], digits: int = 2) -> str:
-    """The mean, and the deviation where there are several."""
-    deviation = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.{digits}f}{deviation}"
 
 
 def main() -> None:

@@ -163,6 +163,19 @@ def test_the_farthest_reading_does_no_lasting_harm(trained):
     assert math.isfinite(detector.expected)
 
 
+def test_a_failed_fit_keeps_what_was_trained_before(trained):
+    following = series()[TRAINED:], hours()[TRAINED:]
+    expected = AnomalyDetector.load(trained).scores(*following)
+    detector = AnomalyDetector.load(trained)
+
+    def stop(line):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        detector.fit(1000 * series(), say=stop)
+    np.testing.assert_array_equal(detector.scores(*following), expected)
+
+
 def test_what_can_not_be_fitted():
     with pytest.raises(UserError, match="20 rows to train on; distances to 4 rows need at least 72"):
         AnomalyDetector(**QUICK).fit(np.zeros(20))

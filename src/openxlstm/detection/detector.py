@@ -61,8 +61,15 @@ class AnomalyDetector:
         """Train on the first rows of a series and read them.
 
         values: [T] numbers. times: [T] datetimes or whole numbers; None where rows have none. say: takes a line a validation.
-        Raises UserError for too few rows, for what is not a number, and for times with gaps or out of order.
+        Raises UserError for too few rows, for what is not a number, and for times with gaps or out of order; what was trained
+        before then stays.
         """
+        trained = AnomalyDetector(self.settings)
+        trained._fit(values, times, say)
+        vars(self).update(vars(trained))
+        return self
+
+    def _fit(self, values: Any, times: Any, say: Callable[[str], None]) -> None:
         settings = self.settings
         numbers = checked(values, 0)
         if len(numbers) < settings.least_rows:
@@ -83,7 +90,6 @@ class AnomalyDetector:
         self.stream = Stream(None, empty, Surprise(len(settings.distances)), step=step)
         self.training_scores = self._read(numbers)[0]
         self.stream.last = last
-        return self
 
     def score(self, value: float, time: Any = None) -> float:
         """The score of the next row. Raises UserError for a value that is no number, or no reading (FARTHEST in data.series),

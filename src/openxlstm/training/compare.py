@@ -42,11 +42,10 @@ class Comparison:
     def chosen(self, model: str) -> tuple[Cell, ...]:
         """The cells of a model with its best learning rate."""
         mine = [cell for cell in self.cells if cell.model == model]
-        by_loss = isinstance(self.config.data, Task) and self.config.data.chosen_by_loss
         by_lr = [tuple(cell for cell in mine if cell.lr == lr) for lr in dict.fromkeys(cell.lr for cell in mine)]
 
         def place(cells: Sequence[Cell]) -> tuple[int, float]:
-            objectives = [objective(cell.report, by_loss) for cell in cells if cell.report is not None]
+            objectives = [objective(cell.report) for cell in cells if cell.report is not None]
             return len(cells) - len(objectives), statistics.mean(objectives) if objectives else math.inf
 
         return min(by_lr, key=place)
@@ -166,26 +165,32 @@ def compare(
 
 def kept(path: Path, base: RunConfig) -> dict[str, dict[str, Any]]:
     """The finished cells of a compare.json by the names of their folders; none where it is of other settings, or unreadable."""
-    try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-        cells = stored["cells"] if stored["task"] == json.loads(json.dumps(base.to_dict(), default=str)) else []
-        return {cell["folder"]: cell for cell in cells if cell["report"] is not None and cell.get("curve")}
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}
+    settings, cells = stored(path)
+    return {name: cell for name, cell in cells.items() if cell.get("curve")} if settings == told(base) else {}
 
 
 def check_same_settings(folder: Path, base: RunConfig) -> None:
     """Raise UserError where a folder holds finished trainings of a comparison with other settings, which would be lost."""
-    try:
-        stored = json.loads((folder / "compare.json").read_text(encoding="utf-8"))
-        there, finished = flat(stored["task"]), any(cell["report"] is not None for cell in stored["cells"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return
-    here = flat(json.loads(json.dumps(base.to_dict(), default=str)))
+    settings, cells = stored(folder / "compare.json")
+    there, here = flat(settings), flat(told(base))
     other = next((name for name in here if name in there and here[name] != there[name]), None)
-    if finished and other is not None:
+    if cells and other is not None:
         values = f"{other} is {there[other]!r} there and {here[other]!r} here"
         raise UserError(f"{folder}: holds a comparison with other settings ({values}); name another folder with --out")
+
+
+def stored(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """The settings of a compare.json, and its finished cells by their folders; both empty where it cannot be read."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return dict(content["task"]), {cell["folder"]: cell for cell in content["cells"] if cell["report"] is not None}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}, {}
+
+
+def told(base: RunConfig) -> dict[str, Any]:
+    """Settings as a compare.json has them."""
+    return json.loads(json.dumps(base.to_dict(), default=str))
 
 
 def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -210,10 +215,10 @@ def variant(settings: ModelSettings, model: str) -> ModelSettings:
         raise UserError(f"{model}: {error}") from None
 
 
-def objective(report: dict[str, Any], by_loss: bool) -> float:
+def objective(report: dict[str, Any]) -> float:
     """What the weights of a finished run were chosen by in validation: lower is better."""
     found = report["validation"]
-    if by_loss:
+    if found.get("by_loss"):
         return found["loss"]
     if "score" in found:
         return -found["score"] if found["higher_is_better"] else found["score"]
