@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from bars import ACCURACY
-from measure import spell
+from measure import run, spell
 
+from openxlstm.cli.arguments import numbers
 from openxlstm.errors import UserError
 from openxlstm.files import write_atomic
 from openxlstm.recipes import recipe
@@ -83,7 +84,7 @@ def main() -> None:
     )
     parser.add_argument("--cells", type=Path, help="folder of the trained models (default: beside the results)")
     parser.add_argument("--models", default="mlstm,slstm,lstm,transformer")
-    parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--seeds", type=numbers(int, least=0), default="0,1,2")
     parser.add_argument("--jobs", type=int, default=1, help="trainings at a time")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of each")
     parser.add_argument("--variants", action="store_true", help="IMDB in byte pairs and in bytes too")
@@ -95,7 +96,7 @@ def main() -> None:
     for name, config in configs(places, args.variants).items():
         config = replace(config, trainer=replace(config.trainer, threads=args.threads))
         folder = args.out / name.replace(", ", "-").replace(" ", "-")
-        seeds = [int(seed) for seed in args.seeds.split(",")]
+        seeds = args.seeds
         say = lambda line, what=name: print(f"{what}: {line}", flush=True)  # noqa: E731
         found[name] = compare(config, args.models.split(","), seeds, folder, say, jobs=args.jobs, cells=args.cells)
         write_atomic(args.out / "table.md", table(found))
@@ -105,4 +106,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

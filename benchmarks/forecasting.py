@@ -18,9 +18,10 @@ from typing import Any
 import competitions
 import numpy as np
 import torch
-from measure import kept, spell
+from measure import kept, run, some_of, spell
 from numpy.typing import NDArray
 
+from openxlstm.cli.arguments import numbers
 from openxlstm.data.series import read_table
 from openxlstm.errors import UserError
 from openxlstm.files import write_atomic
@@ -198,22 +199,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder with the files, at any depth")
     parser.add_argument("--out", type=Path, required=True, help="folder of the results; what is there is not measured again")
-    parser.add_argument("--sets", default="ETTh1,ETTh2", help=f"some of {','.join([*SETS, *HORIZONS])}")
-    parser.add_argument("--horizons", default="96")
+    known = [*SETS, *HORIZONS]
+    parser.add_argument("--sets", type=some_of(known), default="ETTh1,ETTh2", help=f"some of {','.join(known)}")
+    parser.add_argument("--horizons", type=numbers(int, least=1), default="96")
     parser.add_argument(
         "--models",
         default="slstm,lstm,nlinear,naive",
         help="slstm, mlstm, lstm, transformer, nlinear, linear, naive; for M4 also naive2, seasonal_naive, drift",
     )
-    parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--seeds", type=numbers(int, least=0), default="0,1,2")
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     results: dict[tuple[str, int, str], list[dict[str, Any]]] = {}
-    for name in args.sets.split(","):
-        for horizon in [HORIZONS[name]] if name in HORIZONS else map(int, args.horizons.split(",")):
+    for name in args.sets:
+        for horizon in [HORIZONS[name]] if name in HORIZONS else args.horizons:
             for model in args.models.split(","):
-                for seed in [0] if model in UNTRAINED else map(int, args.seeds.split(",")):
+                for seed in [0] if model in UNTRAINED else args.seeds:
                     path = args.out / f"{name}-{horizon}-{model}-{seed}.json"
                     say = lambda line, what=path.stem: print(f"{what}: {line}", flush=True)  # noqa: E731
                     found = kept(path, lambda n=name, h=horizon, m=model, s=seed, say=say: measure(args.data, n, h, m, s, say))
@@ -223,4 +225,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

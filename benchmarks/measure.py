@@ -1,6 +1,7 @@
 """What the benchmarks share. Timing that can be believed: both sides in one process, in turn, medians, and a record of what ran
 where; scores of several seeds; twins."""
 
+import argparse
 import json
 import os
 import platform
@@ -8,7 +9,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -17,6 +18,8 @@ from typing import Any
 
 import torch
 
+from openxlstm.cli.arguments import did_you_mean
+from openxlstm.errors import UserError
 from openxlstm.files import write_atomic
 
 
@@ -114,6 +117,29 @@ def spell(scores: Sequence[float], digits: int = 4) -> str:
 def twin(settings: Any, pattern: str, size: int) -> Any:
     """The settings with another kind of blocks and so many parameters; as they are where it is the same kind."""
     return settings if pattern == settings.pattern else replace(settings, pattern=pattern, num_parameters=size)
+
+
+def some_of(known: Iterable[str]) -> Callable[[str], tuple[str, ...]]:
+    """An argparse `type`: names with commas between, all of them known."""
+    have = tuple(known)
+
+    def convert(text: str) -> tuple[str, ...]:
+        names = tuple(name.strip() for name in text.split(","))
+        for name in names:
+            if name not in have:
+                raise argparse.ArgumentTypeError(f"have {', '.join(have)}, not {name!r}{did_you_mean(name, have)}")
+        return names
+
+    return convert
+
+
+def run(main: Callable[[], None]) -> None:
+    """A benchmark from the command line: what is wrong with its input is one line, and exit code 2."""
+    try:
+        main()
+    except UserError as error:
+        print(f"{Path(sys.argv[0]).name}: error: {error}", file=sys.stderr)
+        sys.exit(2)
 
 
 def _git(*args: str) -> str:

@@ -19,9 +19,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from measure import kept, spell, twin
+from measure import kept, run, some_of, spell, twin
 from numpy.typing import NDArray
 
+from openxlstm.cli.arguments import numbers
 from openxlstm.data.sensors.anomalies import Labelled, read_nab
 from openxlstm.detection import AnomalyDetector, DetectorSettings, baselines
 from openxlstm.detection.nab import PROFILES, nab_score, probation, window_auc
@@ -233,17 +234,17 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder with the files, at any depth")
     parser.add_argument("--out", type=Path, required=True, help="folder of the results; what is there is not measured again")
     parser.add_argument("--cells", type=Path, help="folder of the trained models (default: OUT)")
-    parser.add_argument("--sets", default=",".join(SETS), help="some of %(default)s")
+    parser.add_argument("--sets", type=some_of(SETS), default=",".join(SETS), help="some of %(default)s")
     parser.add_argument("--models", default="slstm", help="slstm, mlstm, xlstm[1:1], lstm, ...; baselines are always there")
-    parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--seeds", type=numbers(int, least=0), default="0,1,2")
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     results: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for name in args.sets.split(","):
+    for name in args.sets:
         models = [*args.models.split(","), *UNTRAINED[name], *(["random"] if name == "NAB" else [])]
         for model in models:
-            for seed in [0] if model in UNTRAINED[name] else map(int, args.seeds.split(",")):
+            for seed in [0] if model in UNTRAINED[name] else args.seeds:
                 path = args.out / f"{name}-{model}-{seed}.json"
                 say = lambda line, what=path.stem: print(f"{what}: {line}", flush=True)  # noqa: E731
                 measure = partial(SETS[name], args.data, model, seed, args.cells or args.out, say)
@@ -253,4 +254,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

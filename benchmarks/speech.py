@@ -20,9 +20,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from measure import kept, spell
+from measure import kept, run, some_of, spell
 from torch import Tensor
 
+from openxlstm.cli.arguments import numbers
 from openxlstm.data.spoken_digits import read_recordings
 from openxlstm.files import write_atomic
 from openxlstm.inference.load import model_folder
@@ -34,6 +35,7 @@ from openxlstm.training import RunConfig
 from openxlstm.training.compare import Comparison, compare
 from openxlstm.training.evaluation.speech import word_edits
 
+PARTS = ("digits", "speakers", "sequences", "stream")
 PIECE = 0.1  # seconds, of a live stream
 LONG_PIECE = 60.0
 LONGEST_PAUSE = 2.0
@@ -50,7 +52,7 @@ def configuration(task: str, args: argparse.Namespace, split: str = "official") 
 
 def twins(config: RunConfig, folder: Path, args: argparse.Namespace) -> Comparison:
     """Train the twins, but for what is there."""
-    models, seeds = args.models.split(","), [int(seed) for seed in args.seeds.split(",")]
+    models, seeds = args.models.split(","), args.seeds
     return compare(config, models, seeds, folder, say=print, cells=args.cells)
 
 
@@ -167,25 +169,25 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder with the recordings, or .tar.gz files of them")
     parser.add_argument("--out", type=Path, required=True, help="folder of the results; what is there is not measured again")
     parser.add_argument("--cells", type=Path, help="folder of the trained models (default: beside the results)")
-    parser.add_argument("--parts", default="digits,speakers,sequences,stream")
+    parser.add_argument("--parts", type=some_of(PARTS), default=",".join(PARTS))
     parser.add_argument("--models", default="slstm,lstm,transformer")
-    parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--seeds", type=numbers(int, least=0), default="0,1,2")
     parser.add_argument("--speakers", help="to leave out, some of them (default: each in turn)")
     parser.add_argument("--hours", type=float, default=1.0, help="of the stream")
     parser.add_argument("--steps", type=int, help="of every training (default: those of the recipes)")
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    parts, found = args.parts.split(","), {}
+    found: dict[str, list[dict[str, Any]]] = {}
     speakers = args.speakers.split(",") if args.speakers else sorted({r.speaker for r in read_recordings(str(args.data), 8000)})
     cells = [("digits", "spoken_digits", "official"), *(("speakers", "spoken_digits", name) for name in speakers)]
     for part, task, split in [*cells, ("sequences", "digit_sequences", "official")]:
-        if part in parts:
+        if part in args.parts:
             what = f"{task}, {'official split' if split == 'official' else f'{split} left out'}"
             found[what] = compared(configuration(task, args, split), args.out / f"{task}-{split}", args)
             write_atomic(args.out / "table.md", table(found))
     print(table(found))
-    if "stream" in parts:
+    if "stream" in args.parts:
         folder = args.out / "digit_sequences-official"
         config = configuration("digit_sequences", args)
         result = twins(config, folder, args)
@@ -197,4 +199,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

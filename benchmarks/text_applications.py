@@ -17,8 +17,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from measure import spell
+from measure import run, some_of, spell
 
+from openxlstm.cli.arguments import numbers
 from openxlstm.errors import UserError
 from openxlstm.files import write_atomic
 from openxlstm.models.count import count_parameters
@@ -105,17 +106,17 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder with the data, at any depth")
     parser.add_argument("--out", type=Path, required=True, help="folder of the results; what is there is not trained again")
     parser.add_argument("--cells", type=Path, help="folder of the trained models (default: OUT)")
-    parser.add_argument("--tasks", default="multi30k", help=f"some of {','.join(SOURCES)}")
+    parser.add_argument("--tasks", type=some_of(SOURCES), default="multi30k", help=f"some of {','.join(SOURCES)}")
     parser.add_argument("--models", default=MODELS)
-    parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--seeds", type=numbers(int, least=0), default="0,1,2")
     parser.add_argument("options", nargs="*", help="settings of the runs, after --, such as --trainer.steps=100")
     args = parser.parse_args()
     results: dict[str, dict[str, list[dict[str, Any]]]] = {}
-    for task in args.tasks.split(","):
+    for task in args.tasks:
         base = recipe(task)
         base = replace(base, data=replace(base.data, source=str(find(args.data, task))))
         base = override(base, split_arguments(args.options)[1])
-        for (model, seed), config in configs(base, split_names(args.models), [int(n) for n in args.seeds.split(",")]).items():
+        for (model, seed), config in configs(base, split_names(args.models), args.seeds).items():
             name = f"{task}-{slug(model)}-{seed}-{config.digest()}"
             found = cell(config, (args.cells or args.out) / name, args.out / f"{name}.json")
             results.setdefault(task, {}).setdefault(model, []).append(found)
@@ -124,4 +125,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -2,6 +2,8 @@
 
 import importlib.util
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -80,3 +82,20 @@ def test_linear_lives_are_better_than_guessing(benchmark, tmp_path):
     found = benchmark.linear_lives(task)["test"]
     assert list(found) == ["rmse", "rmse_capped", "phm08"]
     assert found["rmse"] < np.std([5, 10, 15, 20, 25])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--sets", "NABB"), "have NAB, FD001, BasicMotions, not 'NABB'; did you mean 'NAB'?"),
+        (("--seeds", "0,x"), "expects a whole number, got 'x'"),
+        (("--sets", "NAB"), "no file combined_windows.json in it"),
+    ],
+)
+def test_mistakes_are_one_line(tmp_path, words, message):
+    script = Path(__file__).parents[1] / "benchmarks" / "sensors.py"
+    command = [sys.executable, str(script), "--data", str(tmp_path), "--out", str(tmp_path / "out"), *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
