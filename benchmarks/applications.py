@@ -118,7 +118,7 @@ PARTS = (
     Part(
         "program_evaluation",
         "code",
-        comparison("program_evaluation", "xlstm[1:1],lstm,transformer", "--trainer.steps=5000"),
+        comparison("program_evaluation", TWINS, "--trainer.steps=5000"),
         {},
         "compare.md",
     ),

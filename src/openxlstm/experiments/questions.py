@@ -388,17 +388,17 @@ QUESTIONS: dict[str, Question] = {
             published="Zaremba and Sutskever (arXiv 1410.4615): an LSTM learns it from characters, by a curriculum that mixes",
             recipe="program_evaluation",
             checks=(
-                Check(what="accuracy of xlstm[1:1] at its worst level", measure=worst("xlstm[1:1]"), bar=0.95),
+                Check(what="accuracy of slstm at its worst level", measure=worst("slstm"), bar=0.95),
                 Check(
-                    what="accuracy of xlstm[1:1] minus lstm at the level where that is least",
-                    measure=ahead_everywhere("xlstm[1:1]", "lstm"),
+                    what="accuracy of slstm minus lstm at the level where that is least",
+                    measure=ahead_everywhere("slstm", "lstm"),
                     bar=0.0,
                 ),
             ),
             settings={
-                "minutes": Setting(models=("xlstm[1:1]", "lstm"), options=ONE_THREAD),
+                "minutes": Setting(models=("slstm", "lstm"), options=ONE_THREAD),
                 "hours": Setting(
-                    models=("xlstm[1:1]", "lstm", "transformer"), seeds=3, options={**ONE_THREAD, "trainer.steps": "5000"}
+                    models=("slstm", "lstm", "transformer"), seeds=3, options={**ONE_THREAD, "trainer.steps": "5000"}
                 ),
                 "gpu": Setting(
                     models=EVERY,
