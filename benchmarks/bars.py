@@ -73,6 +73,20 @@ def compared(place: str = "") -> Callable[[Path], Scores]:
     return read
 
 
+def at_length(length: str) -> Callable[[Path], Scores]:
+    """The scores of the models at one length, or level, in the part's compare.json."""
+
+    def read(folder: Path) -> Scores:
+        path = folder / "compare.json"
+        found: Scores = defaultdict(list)
+        for cell in json.loads(path.read_text())["cells"] if path.exists() else []:
+            if report := cell["report"]:  # a training that failed has none
+                found[cell["model"]] += [part["score"] for part in report["test"]["by_length"] if part["lengths"] == length]
+        return dict(found)
+
+    return read
+
+
 ACCURACY = {"sst2": 0.82, "rotten_tomatoes": 0.76, "imdb": 0.84}
 """Of classifiers of text."""
 
@@ -106,7 +120,8 @@ BARS = (
         ("lstm", "transformer")),
     Bar("speech", "digit sequences, word error rate", "slstm", compared("digit_sequences-official"), 0.05, True,
         ("lstm", "transformer")),
-    Bar("program_evaluation", "program evaluation, accuracy", "slstm", compared(), 0.95, False, ("lstm", "transformer")),
+    *(Bar("program_evaluation", f"program evaluation, numbers of {digits}, accuracy", "slstm", at_length(level), 0.95, False,
+          ("lstm", "transformer")) for level, digits in (("1", "one digit"), ("2", "two digits"))),
 )  # fmt: skip
 
 

@@ -92,12 +92,21 @@ def test_what_is_reached_and_what_is_not(benchmark, tmp_path):
     stored = {"test": {"scores": {"ROUGE-1": 20.0}}, "baselines": {"the first sentence": {"score": 19.0}}}
     write("scitldr/scitldr-slstm-0-0123456789ab.json", stored)
     write("scitldr/scitldr-slstm-bridge-state-0-0123456789ab.json", {"test": {"scores": {"ROUGE-1": 99.0}}})
+    levels = lambda model, *scores: {  # noqa: E731
+        "model": model,
+        "report": {"test": {"by_length": [{"lengths": str(n + 1), "score": score} for n, score in enumerate(scores)]}},
+    }
+    cells = [levels("slstm", 0.99, 0.93), levels("lstm", 0.995, 0.91), {"model": "transformer", "report": None}]
+    write("program_evaluation/compare.json", {"rows": [], "cells": cells})
     head, _, *lines = benchmark.bars.table(tmp_path).splitlines()
     assert [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines] == [
         ["ETTh1, 96 hours, MSE", "slstm", "0.3750 ± 0.0050", "3", "≤ 0.38", "lstm 0.3757 ± 0.0032, nlinear 0.3000",
          "no: not better than nlinear"],
         ["SST-2, accuracy", "mlstm", "0.8199 ± 0.0000", "2", "≥ 0.82", "lstm 0.8100", "no: bar"],
         ["SciTLDR, ROUGE-1", "slstm", "20.00", "1", "", "the first sentence 19.00", "yes"],
+        ["program evaluation, numbers of one digit, accuracy", "slstm", "0.9900", "1", "≥ 0.95", "lstm 0.9950",
+         "no: not better than lstm"],
+        ["program evaluation, numbers of two digits, accuracy", "slstm", "0.9300", "1", "≥ 0.95", "lstm 0.9100", "no: bar"],
     ]  # fmt: skip
     assert head.count("|") == 8
     names = {part.name for part in benchmark.PARTS}
