@@ -96,9 +96,8 @@ def main() -> None:
     for name, config in configs(places, args.variants).items():
         config = replace(config, trainer=replace(config.trainer, threads=args.threads))
         folder = args.out / name.replace(", ", "-").replace(" ", "-")
-        seeds = args.seeds
         say = lambda line, what=name: print(f"{what}: {line}", flush=True)  # noqa: E731
-        found[name] = compare(config, args.models.split(","), seeds, folder, say, jobs=args.jobs, cells=args.cells)
+        found[name] = compare(config, args.models.split(","), args.seeds, folder, say, jobs=args.jobs, cells=args.cells)
         write_atomic(args.out / "table.md", table(found))
         if found[name].interrupted is not None:
             break

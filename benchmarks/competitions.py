@@ -94,7 +94,8 @@ def m4_model(
         for place, index in enumerate(part.series):
             forecasts[names[index]] = units[names[index]].back(part.forecast.point[place, 0])[:, 0]
     about = {"num_parameters": network.num_parameters(), "best_step": fitted.best_step, "fit": asdict(fit)}
-    return forecasts, about | {"validation": {str(one.lr): found.best for found, _, one in tried}}
+    about["validation"] = {str(one.lr): found.best for found, _, one in tried}
+    return forecasts, about
 
 
 def prices(folder: Path, name: str, model: str, seed: int, say: Callable[[str], None]) -> dict[str, Any]:
