@@ -79,11 +79,11 @@ PARTS = (
     forecasts(
         "ett",
         "ETTh1,ETTh2,ETTm1",
-        "slstm,lstm,nlinear,naive",
+        "xlstm,lstm,nlinear,naive",
         {"h1": "ETTh1.csv", "h2": "ETTh2.csv", "m1": "ETTm1.csv*"},
     ),
-    forecasts("weather", "Weather", "slstm,lstm,nlinear,naive", {"weather": "weather.csv*"}),
-    forecasts("exchange", "Exchange", "slstm,lstm,nlinear,naive", {"rates": "exchange_rate.csv"}),
+    forecasts("weather", "Weather", "xlstm,lstm,nlinear,naive", {"weather": "weather.csv*"}),
+    forecasts("exchange", "Exchange", "xlstm,lstm,nlinear,naive", {"rates": "exchange_rate.csv"}),
     forecasts(
         "m4_hourly",
         "M4",

@@ -95,10 +95,10 @@ ACCURACY = {"sst2": 0.82, "rotten_tomatoes": 0.76, "imdb": 0.84}
 """Of classifiers of text."""
 
 BARS = (
-    Bar("ett", "ETTh1, 96 hours, MSE", "slstm", kept("ETTh1-96", "test", "mse"), 0.380, True, ("lstm", "nlinear", "naive")),
-    Bar("ett", "ETTh2, 96 hours, MSE", "slstm", kept("ETTh2-96", "test", "mse"), 0.285, True, ("lstm", "nlinear", "naive")),
-    Bar("ett", "ETTm1, 96 quarters, MSE", "slstm", kept("ETTm1-96", "test", "mse"), 0.310, True, ("lstm", "nlinear", "naive")),
-    Bar("weather", "Weather, 96 steps, MSE", "slstm", kept("Weather-96", "test", "mse"), 0.160, True, ("lstm", "nlinear")),
+    Bar("ett", "ETTh1, 96 hours, MSE", "xlstm", kept("ETTh1-96", "test", "mse"), 0.380, True, ("lstm", "nlinear", "naive")),
+    Bar("ett", "ETTh2, 96 hours, MSE", "xlstm", kept("ETTh2-96", "test", "mse"), 0.285, True, ("lstm", "nlinear", "naive")),
+    Bar("ett", "ETTm1, 96 quarters, MSE", "xlstm", kept("ETTm1-96", "test", "mse"), 0.310, True, ("lstm", "nlinear", "naive")),
+    Bar("weather", "Weather, 96 steps, MSE", "xlstm", kept("Weather-96", "test", "mse"), 0.160, True, ("lstm", "nlinear")),
     Bar("m4_hourly", "M4 hourly, OWA", "slstm", kept("M4-48", "test", "owa"), 1.0, True, ("lstm", "linear", "seasonal_naive")),
     Bar("prices", "VIX, RMSE over 5 days", "slstm", kept("VIX-5", "test", "rmse"), None, True, ("lstm", "naive")),
     Bar("prices", "S&P 500, RMSE over 5 days", "slstm", kept("SP500-5", "test", "rmse"), None, True, ("lstm", "naive")),
