@@ -1,5 +1,6 @@
 """The forecasting model: reading in pieces, windows, padding, missing values, covariates, and that it cannot see ahead."""
 
+import itertools
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from torch import Tensor
 from openxlstm.errors import UserError
 from openxlstm.models.config import ForecastConfig
 from openxlstm.models.count import count_parameters
-from openxlstm.models.forecast import ForecastModel, normalise
+from openxlstm.models.forecast import EPS, ForecastModel, normalise
 from openxlstm.models.match import match_parameters
 
 TOLERANCE = 1e-10  # float64
@@ -99,16 +100,25 @@ def test_padding_before_a_series_is_nothing() -> None:
     assert not torch.allclose(model(x, static=static + 1)[0].point, forecast.point[:, 4:])
 
 
-def test_windows() -> None:
-    nan = torch.nan
-    windows = torch.tensor([[nan, 1.0, 3.0], [nan, nan, nan], [2.0, 4.0, nan]]).double()[None, :, None]  # [1, 3, 1, 3]
-    values, seen, centre, scale = normalise(windows, "mean")
-    assert torch.allclose(values[0, 0, 0], torch.tensor([0.0, -1.0, 1.0]).double(), atol=1e-4)
-    assert values[0, 1].eq(0).all()
-    assert centre.flatten().tolist() == [2.0, 0.0, 3.0]
-    assert scale[0, 1, 0] == 1
-    assert seen[0, 0, 0].tolist() == [False, True, True]
-    assert normalise(windows, "last")[2].flatten().tolist() == [3.0, 0.0, 4.0]
+@pytest.mark.parametrize("centre", ["mean", "last"])
+@pytest.mark.parametrize("gaps", [[], [1], [3, 4, 5, 6], list(range(12))], ids=str)
+def test_windows(gaps: list[int], centre: str) -> None:
+    history, context = noise(2, 12, 2), 4
+    history[0, gaps, 1] = torch.nan
+    values, seen, middle, scale = normalise(history, context, centre)
+    assert values.shape == seen.shape == (2, 9, 2, 4)
+    for place in itertools.product(range(2), range(9), range(2)):
+        window = history[place[0], place[1] : place[1] + context, place[2]]
+        known = window[~window.isnan()]
+        if len(known):
+            expected = known.mean() if centre == "mean" else known[-1]
+            deviation = (known.var(correction=0) + EPS).sqrt()
+        else:
+            expected, deviation = torch.tensor(0.0), torch.tensor(1.0)
+        assert middle[place].item() == pytest.approx(expected.item(), abs=TOLERANCE)
+        assert scale[place].item() == pytest.approx(deviation.item(), abs=TOLERANCE)
+        assert torch.allclose(values[place], ((window - expected) / deviation).nan_to_num(0.0), rtol=0, atol=1e-9)
+        assert seen[place].equal(~window.isnan())
 
 
 def test_missing_values_are_refused_or_told() -> None:

@@ -122,9 +122,8 @@ def losses(forecast: Forecast, truth: Tensor, quantiles: Sequence[float], loss: 
     error = truth - forecast.point
     total = error.square() if loss == "mse" else error.abs()
     if quantiles:
-        level = error.new_tensor(quantiles)
         off = truth[..., None] - forecast.quantiles
-        total = total + torch.maximum(level * off, (level - 1) * off).mean(-1)  # pinball
+        total = total + (error.new_tensor(quantiles) * off + F.relu(-off)).mean(-1)  # pinball
     return total
 
 

@@ -9,6 +9,7 @@ number of rows.
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from openxlstm.layers.attention import keep_recent
@@ -124,7 +125,7 @@ class ForecastModel(PretrainedModel):
         if mask is not None:
             rows = rows.masked_fill(~mask[..., None], torch.nan)
         history = torch.cat([state.rows, rows], 1)  # [B, L - 1 + T, C]
-        window, seen, centre, scale = normalise(windows(history, config.context), config.centre)
+        window, seen, centre, scale = normalise(history, config.context, config.centre)
         patch = window[..., -config.patch :].flatten(2)
         if config.missing:
             patch = torch.cat([patch, seen[..., -config.patch :].flatten(2).to(patch.dtype)], -1)
@@ -193,24 +194,30 @@ def windows(history: Tensor, context: int) -> Tensor:
     return history.unfold(1, context, 1)
 
 
-def normalise(windows: Tensor, centre: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Windows [B, T, C, L], NaN where nothing was seen, as (x - centre) / scale, and seen, centre and scale.
+def normalise(history: Tensor, context: int, centre: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The windows of L - 1 + T rows, NaN where nothing was seen, as (x - centre) / scale, and seen, centre and scale.
 
     scale: standard deviation; centre: the mean or the last value that was seen. Of an empty window they are 1 and 0.
+    Windows are the largest tensor of a forecaster: what can be found out in the rows is.
     """
-    seen = ~windows.isnan()
-    if windows.numel() and seen.all():  # the usual case, in fewer passes over what is the largest tensor
-        variance, middle = torch.var_mean(windows, -1, correction=0)
+    gaps = history.isnan()
+    if history.shape[1] >= context and not gaps.any():  # the usual case
+        x = windows(history, context)
+        variance, middle = torch.var_mean(x, -1, correction=0)
+        middle = x[..., -1] if centre == "last" else middle
         scale = (variance + EPS).sqrt()
-        middle = windows[..., -1] if centre == "last" else middle
-        return (windows - middle[..., None]) / scale[..., None], seen, middle, scale
-    x = windows.nan_to_num(0.0)
-    count = seen.sum(-1).clamp(min=1)  # [B, T, C]
-    middle = x.sum(-1) / count
-    variance = ((x - middle[..., None]).square() * seen).sum(-1) / count
-    scale = torch.where(seen.any(-1), (variance + EPS).sqrt(), 1.0)
+        return (x - middle[..., None]) / scale[..., None], windows(~gaps, context), middle, scale
+    filled, empty = history.masked_fill(gaps, 0.0), windows(gaps, context)
+    x = windows(filled, context)
+    seen_before = F.pad((~gaps).cumsum(1), (0, 0, 1, 0))
+    count = seen_before[:, context:] - seen_before[:, : x.shape[1]]  # [B, T, C]
+    middle = x.sum(-1) / count.clamp(min=1)
+    off = (x - middle[..., None]).masked_fill_(empty, 0.0)
+    variance = torch.linalg.vector_norm(off, dim=-1).square() / count.clamp(min=1)
+    scale = torch.where(count > 0, (variance + EPS).sqrt(), 1.0)
     if centre == "last":
-        steps = torch.arange(windows.shape[-1], device=windows.device)
-        newest = (seen * steps).amax(-1, keepdim=True)
-        middle = x.gather(-1, newest)[..., 0]
-    return (x - middle[..., None]) / scale[..., None] * seen, seen, middle, scale
+        rows = torch.arange(history.shape[1], device=history.device)[:, None]
+        newest = torch.where(gaps, 0, rows).cummax(1).values[:, context - 1 :]
+        middle = torch.where(count > 0, filled.gather(1, newest), 0.0)
+        off = (x - middle[..., None]).masked_fill_(empty, 0.0)
+    return off / scale[..., None], ~empty, middle, scale
