@@ -59,9 +59,14 @@ def comparison(task: str, models: str, *words: str) -> tuple[str, ...]:
     return (sys.executable, "-m", "openxlstm", "compare", task, *words, *options)
 
 
-def forecasts(name: str, sets: str, models: str, needs: dict[str, str], horizons: str = "96,192,336,720") -> Part:
-    words = ("--data", "{data}", "--sets", sets, "--models", models, "--horizons", horizons)
+def forecasts(name: str, sets: str, models: str, needs: dict[str, str], *options: str) -> Part:
+    words = ("--data", "{data}", "--sets", sets, "--models", models, *options)
     return Part(name, "forecasting", script("forecasting", *words), needs)
+
+
+def windows(name: str, sets: str, needs: dict[str, str]) -> Part:
+    """Sliding windows over one table, at the usual horizons."""
+    return forecasts(name, sets, "xlstm,lstm,nlinear,naive", needs, "--horizons", "96,192,336,720")
 
 
 def simulated(task: str) -> Part:
@@ -76,14 +81,9 @@ def written(task: str, *options: str, models: str = "") -> Part:
 
 
 PARTS = (
-    forecasts(
-        "ett",
-        "ETTh1,ETTh2,ETTm1",
-        "xlstm,lstm,nlinear,naive",
-        {"h1": "ETTh1.csv", "h2": "ETTh2.csv", "m1": "ETTm1.csv*"},
-    ),
-    forecasts("weather", "Weather", "xlstm,lstm,nlinear,naive", {"weather": "weather.csv*"}),
-    forecasts("exchange", "Exchange", "xlstm,lstm,nlinear,naive", {"rates": "exchange_rate.csv"}),
+    windows("ett", "ETTh1,ETTh2,ETTm1", {"h1": "ETTh1.csv", "h2": "ETTh2.csv", "m1": "ETTm1.csv*"}),
+    windows("weather", "Weather", {"weather": "weather.csv*"}),
+    windows("exchange", "Exchange", {"rates": "exchange_rate.csv"}),
     forecasts(
         "m4_hourly",
         "M4",

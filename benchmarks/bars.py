@@ -39,6 +39,13 @@ class Bar:
         behind = [name for name in self.rivals if name in found and not mine < sign * statistics.mean(found[name])]
         return (["bar"] if self.bar is not None and not mine <= sign * self.bar else []) + behind
 
+    def verdict(self, found: Scores) -> str:
+        """Whether it is reached, in words."""
+        if missed := self.missed(found):
+            return "no: " + ", ".join(name if name == "bar" else f"not better than {name}" for name in missed)
+        unmeasured = [name for name in self.rivals if name not in found]
+        return f"not known: {', '.join(unmeasured)} not measured" if unmeasured else "yes"
+
 
 def kept(prefix: str, *keys: str) -> Callable[[Path], Scores]:
     """Scores in files PREFIX-MODEL-SEED.json, and PREFIX-MODEL-SEED-DIGEST.json, under nested keys; of baselines too."""
@@ -146,11 +153,8 @@ def table(out: Path) -> str:
             continue
         limit = "" if bar.bar is None else f"{'≤' if bar.at_most else '≥'} {bar.bar:g}"
         rivals = ", ".join(f"{name} {four_digits(found[name])}" for name in bar.rivals if name in found)
-        missed = bar.missed(found)
-        said = (
-            "yes" if not missed else "no: " + ", ".join(name if name == "bar" else f"not better than {name}" for name in missed)
-        )
-        cells = [bar.what, bar.model, four_digits(found[bar.model]), str(len(found[bar.model])), limit, rivals, said]
+        scores = found[bar.model]
+        cells = [bar.what, bar.model, four_digits(scores), str(len(scores)), limit, rivals, bar.verdict(found)]
         lines.append("| " + " | ".join(cells) + " |")
     if not lines:
         return ""

@@ -84,7 +84,7 @@ def test_what_is_reached_and_what_is_not(benchmark, tmp_path):
         (tmp_path / name).write_text(json.dumps(content))
 
     assert benchmark.bars.table(tmp_path) == ""
-    for model, scores in {"slstm": (0.37, 0.375, 0.38), "lstm": (0.378, 0.372, 0.377), "nlinear": (0.3,)}.items():
+    for model, scores in {"xlstm": (0.37, 0.375, 0.38), "lstm": (0.378, 0.372, 0.377), "nlinear": (0.3,)}.items():
         for seed, score in enumerate(scores):
             write(f"ett/ETTh1-96-{model}-{seed}.json", {"test": {"mse": score}})
     rows = [{"model": model, "scores": scores} for model, scores in {"mlstm": [0.8199, 0.8199], "lstm": [0.81]}.items()]
@@ -92,6 +92,8 @@ def test_what_is_reached_and_what_is_not(benchmark, tmp_path):
     stored = {"test": {"scores": {"ROUGE-1": 20.0}}, "baselines": {"the first sentence": {"score": 19.0}}}
     write("scitldr/scitldr-slstm-0-0123456789ab.json", stored)
     write("scitldr/scitldr-slstm-bridge-state-0-0123456789ab.json", {"test": {"scores": {"ROUGE-1": 99.0}}})
+    rows = [{"model": model, "scores": [score]} for model, score in (("slstm", 0.99), ("lstm", 0.98), ("transformer", 0.97))]
+    write("speech/spoken_digits-official/compare.json", {"rows": rows})
     levels = lambda model, *scores: {  # noqa: E731
         "model": model,
         "report": {"test": {"by_length": [{"lengths": str(n + 1), "score": score} for n, score in enumerate(scores)]}},
@@ -100,10 +102,12 @@ def test_what_is_reached_and_what_is_not(benchmark, tmp_path):
     write("program_evaluation/compare.json", {"rows": [], "cells": cells})
     head, _, *lines = benchmark.bars.table(tmp_path).splitlines()
     assert [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines] == [
-        ["ETTh1, 96 hours, MSE", "slstm", "0.3750 ± 0.0050", "3", "≤ 0.38", "lstm 0.3757 ± 0.0032, nlinear 0.3000",
+        ["ETTh1, 96 hours, MSE", "xlstm", "0.3750 ± 0.0050", "3", "≤ 0.38", "lstm 0.3757 ± 0.0032, nlinear 0.3000",
          "no: not better than nlinear"],
         ["SST-2, accuracy", "mlstm", "0.8199 ± 0.0000", "2", "≥ 0.82", "lstm 0.8100", "no: bar"],
-        ["SciTLDR, ROUGE-1", "slstm", "20.00", "1", "", "the first sentence 19.00", "yes"],
+        ["SciTLDR, ROUGE-1", "slstm", "20.00", "1", "", "the first sentence 19.00",
+         "not known: lstm, transformer not measured"],
+        ["spoken digits, accuracy", "slstm", "0.9900", "1", "≥ 0.98", "lstm 0.9800, transformer 0.9700", "yes"],
         ["program evaluation, numbers of one digit, accuracy", "slstm", "0.9900", "1", "≥ 0.95", "lstm 0.9950",
          "no: not better than lstm"],
         ["program evaluation, numbers of two digits, accuracy", "slstm", "0.9300", "1", "≥ 0.95", "lstm 0.9100", "no: bar"],
