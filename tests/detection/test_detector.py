@@ -47,6 +47,11 @@ def trained(tmp_path_factory):
     return folder
 
 
+def test_devices_that_cannot_be_used():
+    with pytest.raises(UserError, match="device 'cuda:77' cannot be used here"):
+        AnomalyDetector(**QUICK, device="cuda:77").fit(series()[:TRAINED])
+
+
 def test_what_is_strange_scores_highest(trained):
     detector = AnomalyDetector.load(trained)
     scores = detector.scores(series()[TRAINED:], hours()[TRAINED:])

@@ -327,6 +327,12 @@ def test_twins_of_equal_parameters(settings: Any) -> None:
         assert abs(of(replace(other, num_parameters=target)) / target - 1) <= 0.01, other.pattern
 
 
+@pytest.mark.parametrize("pattern", ["slstm", "nlinear"])
+def test_devices_that_cannot_be_used(pattern: str, frame: pd.DataFrame) -> None:
+    with pytest.raises(UserError, match="device 'cuda:77' cannot be used here"):
+        Forecaster(horizon=4, context=24, pattern=pattern, device="cuda:77").fit(frame)
+
+
 def test_wrong_calls(frame: pd.DataFrame) -> None:
     with pytest.raises(UserError, match="not fitted"):
         make().predict()

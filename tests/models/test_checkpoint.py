@@ -85,6 +85,13 @@ def test_dtype_device_backend(tmp_path: Path) -> None:
     assert loaded.config.backend == "reference"
 
 
+@pytest.mark.parametrize("device", ["cuda:77", "toaster"])
+def test_devices_that_cannot_be_used(device: str, tmp_path: Path) -> None:
+    build(**LARGE).save_pretrained(tmp_path)
+    with pytest.raises(UserError, match=f"device '{device}' cannot be used here"):
+        LanguageModel.from_pretrained(tmp_path, device=device)
+
+
 def test_failed_save_leaves_the_old_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A disk that fills up in the middle of a write."""
     old = build(vocab_size=31, dim=32, blocks=("mlstm",))

@@ -137,18 +137,10 @@ def device_of(args: Any) -> str:
     """The device of the options above, which can be used here; `--threads` holds from now on."""
     import torch
 
+    from openxlstm.models.checkpoint import check_device
+
     if args.threads:
         torch.set_num_threads(args.threads)
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
     check_device(device)
     return device
-
-
-def check_device(name: str) -> None:
-    """Raise UserError for a device that torch does not know or cannot reach here."""
-    import torch
-
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(f"device {name!r} cannot be used here: {str(error).splitlines()[0]}") from None

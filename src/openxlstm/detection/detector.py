@@ -17,6 +17,7 @@ from openxlstm.errors import UserError
 from openxlstm.forecasting.fit import Fitted, fit_model
 from openxlstm.forecasting.rows import Rows, rows_at_a_time
 from openxlstm.forecasting.streams import Unit, unit_of
+from openxlstm.models.checkpoint import check_device
 from openxlstm.models.forecast import ForecastModel, ForecastState
 
 Array = NDArray[np.float64]
@@ -81,6 +82,7 @@ class AnomalyDetector:
         check_near(numbers, unit, 0)
         self.unit = unit
         rows = Rows(unit.into(numbers[:, None]))
+        check_device(settings.device)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.fit.seed)
             model = ForecastModel(settings.model_config(len(numbers))).to(settings.device)

@@ -7,6 +7,7 @@ from openxlstm.data.series import STEPS
 from openxlstm.errors import UserError
 from openxlstm.forecasting.fit import FitConfig
 from openxlstm.forecasting.linear import KINDS, LinearConfig, LinearModel
+from openxlstm.models.checkpoint import check_device
 from openxlstm.models.config import ForecastConfig
 from openxlstm.models.forecast import ForecastModel
 from openxlstm.models.match import match_parameters
@@ -102,7 +103,8 @@ class ForecasterSettings:
         )
 
     def build(self, num_channels: int) -> Any:
-        """The untrained model."""
+        """The untrained model. Raises UserError for a device that cannot be used."""
+        check_device(self.device)
         config = self.model_config(num_channels)
         return (LinearModel(config) if self.pattern in KINDS else ForecastModel(config)).to(self.device)
 

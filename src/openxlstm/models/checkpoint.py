@@ -69,8 +69,21 @@ def on_meta(build: Callable[[], Model]) -> Model:
         return build()
 
 
+def check_device(device: torch.device | str) -> None:
+    """Raise UserError for a device that torch does not know or cannot reach here."""
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"device {str(device)!r} cannot be used here: {str(error).splitlines()[0]}") from None
+
+
 def fill(model: Model, tensors: dict[str, Tensor], *, device: Any = None, dtype: torch.dtype | None = None) -> Model:
-    """Put tensors into a model that was built on the meta device; they keep their dtype unless one is given."""
+    """Put tensors into a model that was built on the meta device; they keep their dtype unless one is given.
+
+    Raises UserError for a device that cannot be used.
+    """
+    if device is not None:
+        check_device(device)
     for name in list(tensors):
         stored = tensors.pop(name)
         own = torch.empty(stored.shape, device=device, dtype=dtype if stored.is_floating_point() and dtype else stored.dtype)

@@ -38,7 +38,7 @@ class Progress:
         took = max(now - self._began - self._paused, 1e-9)
         done = step - self.start
         left = took / max(done, 1) * (self.total - step)
-        mean = "-" if self._mean is None else f"{self._mean:.4f}"
+        mean = "-" if self._mean is None else shown(self._mean)
         line = f"step {step}/{self.total}  loss {mean}  {rate(self._tokens / took)}  {clock(left)} left{note}"
         if self.live:
             self.stream.write(f"\r\x1b[2K{line}")
@@ -68,6 +68,11 @@ def note(line: str) -> None:
     """A remark, by process 0 alone."""
     if int(os.environ.get("RANK", "0")) == 0:
         print(f"note: {line}", file=sys.stderr, flush=True)
+
+
+def shown(loss: float) -> str:
+    """Four decimals; in powers of ten where they would say little."""
+    return f"{loss:.4f}" if loss == 0 or abs(loss) >= 0.001 else f"{loss:.2e}"
 
 
 def rate(tokens_per_second: float) -> str:

@@ -13,6 +13,7 @@ from openxlstm.tasks import Split
 from openxlstm.tasks.speech import DIGITS, WORD_ERRORS, DigitSequences, TranscriptBatch
 from openxlstm.training.evaluation.task import LengthScore, TaskEvaluation
 from openxlstm.training.loss import TranscriptLoss, autocast, transcript_loss
+from openxlstm.training.progress import shown
 
 
 class Edits(NamedTuple):
@@ -77,7 +78,7 @@ class SpeechEvaluation(TaskEvaluation):
         """One line for people."""
         return (
             f"{self.metric} {self.score:.4f} (guessing {self.guess:.4f}), character error rate "
-            f"{self.character_error_rate:.4f}, loss {self.loss:.4f}"
+            f"{self.character_error_rate:.4f}, loss {shown(self.loss)}"
         )
 
 

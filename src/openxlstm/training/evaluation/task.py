@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from openxlstm.tasks import Batch, Split, Task
 from openxlstm.training.loss import TaskLoss, autocast, target_loss
+from openxlstm.training.progress import shown
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class TaskEvaluation:
     def line(self) -> str:
         """One line for people."""
         others = "".join(f", {name} {score:.4f}" for name, score in self.others.items())
-        return f"{self.metric} {self.score:.4f} (guessing {self.guess:.4f}){others}, loss {self.loss:.4f}"
+        return f"{self.metric} {self.score:.4f} (guessing {self.guess:.4f}){others}, loss {shown(self.loss)}"
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
