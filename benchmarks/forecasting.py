@@ -143,7 +143,7 @@ def fitted(folder: Path, name: str, horizon: int, trial: Trial, seed: int, say: 
     series, held = channels(values, validation), validation - train
     torch.manual_seed(seed)
     model = build(trial.block, horizon, chosen)
-    how = dict(steps=400, patience=4, validate_rows=chosen.validate_rows, seed=seed)
+    how = dict(steps=400, patience=0, validate_rows=chosen.validate_rows, seed=seed)
     fit = FitConfig(lr=trial.lr, loss=trial.loss, **how)  # type: ignore[arg-type]
     found = fit_model(model, series, held, fit, say)
     return {"model": model, "fit": fit, "best_step": found.best_step, "validation": error(model, series, held, None)}
