@@ -77,6 +77,20 @@ def test_going_on_gives_the_same_scores(file, capsys, monkeypatch):
     assert (file / "later" / "detector.json").exists()
 
 
+def test_times_keep_their_offset(file, capsys, monkeypatch, recwarn):
+    """Those of a file and of stdin are the same, whatever zone they are written in."""
+    for name in ("first.csv", "rest.csv"):
+        (file / name).write_text((file / name).read_text().replace(":00:00,", ":00:00+01:00,"))
+    assert cli.main(["detect", "first.csv", *QUICK, "--train", "1.0", "--no-figure", "--save", "pump"]) == 0
+    assert (file / "anomalies.csv").read_text().splitlines()[1].startswith("2024-01-01 00:00:00+01:00,")
+    assert cli.main(["detect", "rest.csv", "--load", "pump", "--no-figure"]) == 0
+    assert "2024-01-10 14:00:00+01:00 to " in capsys.readouterr().out
+    give(monkeypatch, "2024-01-09 08:00+01:00,10\n2024-01-09T08:00Z,11\n")
+    assert cli.main(["detect", "-", "--load", "pump"]) == 0
+    assert [row["time"] for row in rows_of(capsys.readouterr().out)] == ["2024-01-09 08:00+01:00", "2024-01-09T08:00Z"]
+    assert not recwarn.list
+
+
 def test_stdin_is_answered_line_by_line(file, capsys, monkeypatch):
     """Each answer is there before the next line is asked for."""
     shown = []

@@ -54,6 +54,21 @@ def test_a_saved_forecaster_reads_the_columns_that_it_knows(file):
     assert {line.split(",")[0] for line in (file / "forecast.csv").read_text().splitlines()[1:]} == {"load"}
 
 
+def test_times_keep_their_offset(file, capsys):
+    def offset(name):
+        head, *lines = (file / name).read_text().splitlines()
+        (file / name).write_text("\n".join([head, *(line.replace(":00,", ":00+01:00,") for line in lines)]) + "\n")
+
+    for name in ("data.csv", "next.csv"):
+        offset(name)
+    first = ["forecast", "data.csv", *DAY, "--no-figure", "--save", "shop"]
+    assert cli.main([*first, "--future", "after.csv"]) == 2
+    assert "after.csv has times without a time zone; those before are in UTC+01:00" in capsys.readouterr().err
+    assert cli.main([*first, "--future", "next.csv", "--json"]) == 0
+    assert '"2024-01-06T00:00:00+01:00"' in capsys.readouterr().out
+    assert (file / "forecast.csv").read_text().splitlines()[1].startswith("load,2024-01-06 00:00:00+01:00,")
+
+
 def test_names_are_no_formulas_and_the_model_is_kept_first(file):
     (file / "shop.csv").write_text((file / "data.csv").read_text().replace("load", "cost_$_per_$^"))
     words = ["forecast", "shop.csv", *QUICK, "--model", "nlinear", "--target", "cost_$_per_$^"]

@@ -1,6 +1,7 @@
 """fit, predict, update: the contract is that reading on is reading anew."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -108,6 +109,39 @@ def test_forecasts_have_the_times_of_the_future(frame: pd.DataFrame) -> None:
     days = pd.date_range("2024-02-01", periods=6, freq="2h")
     future = pd.DataFrame({"unique_id": "a", "ds": days, "holiday": 1.0})
     assert forecaster.predict(4, future=future).ds.tolist() == days[:4].tolist()
+
+
+@pytest.mark.parametrize("zone", ["UTC", "UTC+05:30", "Europe/Berlin"])
+def test_times_keep_their_zone(zone: str, frame: pd.DataFrame, tmp_path: Path) -> None:
+    aware = frame.assign(ds=frame.ds.dt.tz_localize(zone))
+    plain = make(pattern="nlinear").fit(rows(frame, 0, 100))
+    forecaster = make(pattern="nlinear").fit(rows(aware, 0, 100))
+    forecaster.save(tmp_path)
+    forecaster = Forecaster.load(tmp_path)
+    elsewhere = rows(aware, 100, 110)
+    forecaster.update(elsewhere.assign(ds=elsewhere.ds.dt.tz_convert("America/New_York")))  # the same hours
+    plain.update(rows(frame, 100, 110))
+    found, expected = forecaster.predict(), plain.predict()
+    assert str(found.ds.dt.tz) == zone
+    assert found.assign(ds=found.ds.dt.tz_localize(None)).equals(expected)
+    assert (found.merge(aware, on=["unique_id", "ds"]).ds == found.ds).all()
+    forecaster.plot(tmp_path / "a.png", found)
+    check = make(pattern="nlinear").cross_validation(aware)
+    assert str(check.ds.dt.tz) == str(check.cutoff.dt.tz) == zone
+    with pytest.raises(UserError, match=re.escape(f"the data has times without a time zone; those before are in {zone}")):
+        forecaster.update(rows(frame, 110, 112))
+    with pytest.raises(UserError, match=re.escape(f"the data has times in {zone}; those before are without a time zone")):
+        plain.update(rows(aware, 110, 112))
+
+
+def test_the_future_may_be_in_another_zone(frame: pd.DataFrame) -> None:
+    aware = frame.assign(ds=frame.ds.dt.tz_localize("UTC+01:00"), hot=np.arange(len(frame)) % 5)
+    forecaster = make(covariates=("hot",)).fit(rows(aware, 0, 100))
+    future = rows(aware, 100, 106)[["unique_id", "ds", "hot"]]
+    moved = forecaster.predict(future=future.assign(ds=future.ds.dt.tz_convert("UTC")))
+    assert moved.equals(forecaster.predict(future=future))
+    with pytest.raises(UserError, match="future has times without a time zone; those before are in UTC"):
+        forecaster.predict(future=future.assign(ds=future.ds.dt.tz_localize(None)))
 
 
 def test_future_rows_change_no_earlier_forecast(frame: pd.DataFrame) -> None:

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
@@ -71,18 +72,19 @@ def run(argv: list[str]) -> int:
     import numpy as np
 
     from openxlstm.data.sensors.anomalies import read_stamped
-    from openxlstm.data.series import spell_all
+    from openxlstm.data.series import from_zone, in_zone, spell_all
     from openxlstm.detection.detector import check_near, scale_of
     from openxlstm.files import write_atomic
 
     detector = loaded(args) if args.load else new_detector(args)
-    times, values, oddities = read_stamped(
+    times, zone, values, oddities = read_stamped(
         args.file, time=args.time, value=args.value, irregular=not ordered(detector), encoding=args.encoding
     )
     if oddities:
         say(f"note: irregular stamps: {oddities}")
     training = 0 if args.load else rows_to_train(args.train, len(values))
-    stamps = times if ordered(detector) else None
+    # The detector has all times in UTC, as numpy reads those of stdin; what is written are those of the file.
+    stamps = (from_zone(in_zone(times, zone), "UTC") if zone else times) if ordered(detector) else None
     if not args.load:
         say(f"{len(values):,} rows, {training:,} of them to learn from")
         check_near(values, scale_of(values[:training]), 0)  # before the training, not after it
@@ -93,7 +95,7 @@ def run(argv: list[str]) -> int:
         say(f"detector: {args.save}")
     expected = np.concatenate([np.full(training, np.nan), forecasts])
     scores = np.concatenate([detector.training_scores, later])
-    spelled = spell_all(times)
+    spelled = [time + offset_of(zone) for time in spell_all(times)]
     write_atomic(args.out, as_csv(spelled, values, expected, scores, args.threshold, training))
     say(f"scores: {args.out}")
     if not args.no_figure:
@@ -112,6 +114,11 @@ def run(argv: list[str]) -> int:
     if len(events) > SHOWN:
         print(f"  ... and {len(events) - SHOWN} more in {args.out}")
     return 0
+
+
+def offset_of(zone: str) -> str:
+    """ "UTC+01:00" -> "+01:00": zones of files, where all rows are as far from UTC."""
+    return "+00:00" if zone == "UTC" else zone.removeprefix("UTC")
 
 
 def rows_to_train(train: float | None, rows: int) -> int:
@@ -266,6 +273,8 @@ def time_of(text: str, place: str) -> Any:
     except ValueError:  # then it is a date
         pass
     try:
-        return np.datetime64(text.replace(" ", "T"), "ns")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # numpy's, where it takes a time with a zone to UTC, as it should
+            return np.datetime64(text.replace(" ", "T"), "ns")
     except ValueError:
         raise UserError(f"{place}: {text!r} is not a time like 2024-01-31 23:55:00, nor a whole number") from None

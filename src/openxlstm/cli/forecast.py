@@ -153,6 +153,7 @@ def trained(args: Any) -> "tuple[Forecaster, Panel | None]":
     )
     future = read_future(args, panel.names, panel.covariates)
     if future is not None:
+        future = future.in_zone(panel.zone, args.future)
         for one in bundles(panel, args.multivariate):
             rows_ahead(future, one.names, one.times[-1], args.horizon, panel.step, steps)
     shortest = min(map(len, panel.series))

@@ -117,17 +117,32 @@ class Series:
 
 @dataclass(frozen=True)
 class Panel:
-    """Series with one step and the same covariates."""
+    """Series with one step and the same covariates.
+
+    zone: that the times were given in, such as "UTC+01:00" or "Europe/Berlin", which are kept as its clocks show them; "" is
+    none.
+    """
 
     series: tuple[Series, ...]
     step: Step
     covariates: tuple[str, ...] = ()
     static: tuple[str, ...] = ()
+    zone: str = ""
 
     @property
     def names(self) -> tuple[str, ...]:
         """The ids of the series."""
         return tuple(one.name for one in self.series)
+
+    def in_zone(self, zone: str, what: str) -> "Panel":
+        """With the times of another zone. Raises UserError where times have a zone on one side alone."""
+        if bool(zone) != bool(self.zone):
+            here, there = (f"in {one}" if one else "without a time zone" for one in (self.zone, zone))
+            raise UserError(f"{what} has times {here}; those before are {there}")
+        if zone == self.zone:
+            return self
+        moved = tuple(replace(one, times=from_zone(in_zone(one.times, self.zone), zone)) for one in self.series)
+        return replace(self, series=moved, zone=zone)
 
 
 @dataclass(frozen=True)
@@ -170,23 +185,24 @@ class Table:
         except (TypeError, ValueError):
             raise UserError(f"{self.place(index)}: {name!r} is {cell!r}, which is not a number") from None
 
-    def times(self, name: str) -> NDArray[Any]:
-        """A column of times: datetime64[ns], or int64 where all are whole numbers. Raises UserError for anything else."""
-        cells = self.column(name)
+    def times(self, name: str) -> tuple[NDArray[Any], str]:
+        """A column of times: datetime64[ns], or int64 where all are whole numbers; and the zone whose clocks show them, "" for
+        none. Raises UserError for anything else."""
+        cells, zone = self.column(name), ""
         array = np.asarray(cells)
         if array.dtype.kind == "i":
-            return array.astype(np.int64)
+            return array.astype(np.int64), zone
         if array.dtype.kind == "M":
             times = array.astype("datetime64[ns]")
         else:
             whole = self._whole(name, cells)
             if whole is not None:
-                return whole
-            times = self._dates(name, cells)
+                return whole, zone
+            times, zone = self._dates(name, cells)
         if (bad := np.flatnonzero(np.isnat(times))).size:
             like = " like those before" if bad[0] else ""
             raise UserError(f"{self.place(bad[0])}: {name!r} is {cells[bad[0]]!r}, which is not a time{like}")
-        return times
+        return times, zone
 
     def _whole(self, name: str, cells: Sequence[Any]) -> NDArray[np.int64] | None:
         """Cells as whole numbers, None where one reads as none. Raises UserError for fractions and more than 64 bits."""
@@ -203,8 +219,8 @@ class Table:
                 raise UserError(f"{self.place(index)}: {name!r} is {cell}; a time is a date or a whole number of 64 bits")
         return np.asarray(found, dtype=np.int64)
 
-    def _dates(self, name: str, cells: Sequence[Any]) -> NDArray[Any]:
-        """Cells as datetime64[ns]; what is no date is NaT."""
+    def _dates(self, name: str, cells: Sequence[Any]) -> tuple[NDArray[Any], str]:
+        """Cells as datetime64[ns], and their zone; what is no date is NaT."""
         pandas = import_pandas()
         with warnings.catch_warnings(record=True) as said:  # raised as errors, they would end inside of pandas
             warnings.simplefilter("always", UserWarning)
@@ -217,7 +233,8 @@ class Table:
             raise UserError(f"{self.place(0)}: {name!r} is {cells[0]!r}, which is not a time")
         if found.dtype.kind != "M":
             raise self._mixed_zones(name, cells)
-        return found.dt.tz_localize(None).to_numpy(dtype="datetime64[ns]")
+        zone = "" if found.dt.tz is None else str(found.dt.tz)
+        return from_zone(found, zone), zone
 
     def _mixed_zones(self, name: str, cells: Sequence[Any]) -> UserError:
         """The error for times that are not all as far from UTC."""
@@ -238,6 +255,21 @@ def too_far(x: NDArray[np.float64], offset: NDArray[np.float64], scale: NDArray[
         finite = np.isfinite(offset) & np.isfinite(scale)
         beyond = np.where(finite, np.abs(x - offset) / scale > FARTHEST, size == np.fmax.reduce(size, 0, initial=0.0))
     return np.argwhere(beyond)
+
+
+def in_zone(times: NDArray[Any], zone: str) -> Any:
+    """Times of a zone's clocks as a pandas series that knows it; where clocks are put back, the later of two."""
+    pandas = import_pandas()
+    series = pandas.Series(times)
+    if not zone:
+        return series
+    return series.dt.tz_localize(zone, ambiguous=np.zeros(len(times), dtype=bool), nonexistent="shift_forward")
+
+
+def from_zone(series: Any, zone: str) -> NDArray[Any]:
+    """What the clocks of a zone show at the times of a pandas series; "" is for a series without one."""
+    local = series.dt.tz_convert(zone).dt.tz_localize(None) if zone else series
+    return local.to_numpy(dtype="datetime64[ns]")  # type: ignore[no-any-return]
 
 
 def import_pandas() -> Any:
@@ -286,9 +318,10 @@ def read_series(
     targets = targets or known or [name for name in table.columns if name not in (time, *covariates)]
     if not targets:
         raise UserError(f"{table.source}: no column is left to forecast besides {time!r}")
-    table = replace(table, columns=table.columns | {time: table.times(time)})  # read once, not once a series
+    times, zone = table.times(time)
+    table = replace(table, columns=table.columns | {time: times})  # read once, not once a series
     series = [from_table(table, None, time, name, covariates, (), steps, missing) for name in targets]
-    return Panel(tuple(panel.series[0] for panel in series), series[0].step, tuple(covariates))
+    return Panel(tuple(panel.series[0] for panel in series), series[0].step, tuple(covariates), zone=zone)
 
 
 def read_table(path: Path, encoding: str = "utf-8") -> Table:
@@ -352,7 +385,7 @@ def from_table(
     """Check columns and cut them into series. ids None: all rows are one series, named as its target."""
     if steps not in STEPS:
         raise UserError(f"steps must be one of {', '.join(STEPS)}, got {steps!r}")
-    times = table.times(time)
+    times, zone = table.times(time)
     values = table.numbers(target, missing) if target is not None else np.full(len(times), np.nan)
     known = np.stack([table.numbers(name, False) for name in covariates], 1) if covariates else np.zeros((len(times), 0))
     fixed = np.stack([table.numbers(name, False) for name in static], 1) if static else np.zeros((len(times), 0))
@@ -372,7 +405,7 @@ def from_table(
             raise UserError(f"{table.place(where[bad[0]])}: the static columns of {name!r} change")
         series.append(Series(name, times[where], values[where], known[where], fixed[where[0]]))
     step = found or Step(DAY if times.dtype.kind == "M" else 1)  # all series are of one row
-    return Panel(tuple(series), step, tuple(covariates), tuple(static))
+    return Panel(tuple(series), step, tuple(covariates), tuple(static), zone)
 
 
 def find_step(table: Table, times: NDArray[Any], where: NDArray[np.int64], steps: str) -> Step | None:
@@ -444,4 +477,4 @@ def future_panel(
     one = from_table(table, None, time or next(iter(table.columns)), None, covariates, (), "rows", True)
     rows = one.series[0]
     series = tuple(Series(name, rows.times, rows.values, rows.covariates, rows.static) for name in names)
-    return Panel(series, one.step, tuple(covariates))
+    return replace(one, series=series)

@@ -1,5 +1,6 @@
 """AnomalyDetector: learns from the first rows of a series, and scores each further row in constant time and memory."""
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,7 +62,8 @@ class AnomalyDetector:
     def fit(self, values: Any, times: Any = None, *, say: Callable[[str], None] = lambda line: None) -> Self:
         """Train on the first rows of a series and read them.
 
-        values: [T] numbers. times: [T] datetimes or whole numbers; None where rows have none. say: takes a line a validation.
+        values: [T] numbers. times: [T] datetimes, those with a zone as UTC, or whole numbers; None where rows have none. say:
+        takes a line a validation.
         Raises UserError for too few rows, for what is not a number, and for times with gaps or out of order; what was trained
         before then stays.
         """
@@ -231,7 +233,9 @@ def as_times(times: Any, rows: int) -> NDArray[Any]:
         numbers = array.dtype.kind == "O" and any(isinstance(time, int | float) for time in array)
         if numbers or array.dtype.kind == "f":
             raise TypeError  # numpy would take them for nanoseconds
-        found = array.astype("datetime64[ns]")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # numpy's, where it takes times with a zone to UTC, as it should
+            found = array.astype("datetime64[ns]")
     except (TypeError, ValueError):
         raise UserError(f"times must be datetimes or whole numbers, all alike; got {next(iter(times))!r}") from None
     if np.isnat(found).any():

@@ -45,6 +45,7 @@ def save(forecaster: "Forecaster", folder: Path) -> None:
         "format": FORMAT,
         "settings": dataclasses.asdict(forecaster.settings),
         "step": step_to_json(step),
+        "zone": forecaster.zone,
         "units": [{"names": names, **unit_to_json(unit)} for names, unit in forecaster.units.items()],
         "covariate_unit": unit_to_json(forecaster.covariate_unit),
         "static_unit": unit_to_json(forecaster.static_unit),
@@ -71,6 +72,7 @@ def load(folder: Path, device: str | None) -> "Forecaster":
         kind = LinearModel if settings.pattern in KINDS else ForecastModel
         found.model = kind.from_pretrained(folder / "model", device=settings.device)
         found.step = step_of(about["step"], [one["last"] for one in about["streams"]])
+        found.zone = about.get("zone", "")
         found.units = {tuple(one["names"]): unit_from_json(one) for one in about["units"]}
         found.covariate_unit, found.static_unit = (unit_from_json(about[name]) for name in ("covariate_unit", "static_unit"))
         tensors = load_file(folder / STREAMS)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from openxlstm.data.series import ID, TARGET, TIME, Panel, Step, from_frame, import_pandas
+from openxlstm.data.series import ID, TARGET, TIME, Panel, Step, from_frame, from_zone, import_pandas, in_zone
 from openxlstm.errors import UserError
 from openxlstm.forecasting.baselines import baselines
 from openxlstm.forecasting.calibration import calibrate, calibrated
@@ -60,6 +60,7 @@ class Forecaster:
             raise UserError(f"{str(error).removeprefix('ForecasterSettings.__init__() ')}; have {known}") from None
         self.model: Any = None
         self.step: Step | None = None
+        self.zone = ""
         self.fitted: Fitted | None = None
         self.margins = torch.zeros(0)
         self.units: dict[tuple[str, ...], Unit] = {}
@@ -95,7 +96,7 @@ class Forecaster:
         self.covariate_unit = unit_of(np.concatenate(training))
         self.static_unit = unit_of(np.stack([bundle.static for bundle in found]))
         self.units = {bundle.names: unit_of(bundle.values[: len(bundle.times) - held]) for bundle in found}
-        self.step = panel.step
+        self.step, self.zone = panel.step, panel.zone
         rows = [self._rows(bundle, self.units[bundle.names]) for bundle in found]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.fit.seed)
@@ -125,10 +126,11 @@ class Forecaster:
 
         h: at most the horizon, which is the default. data: forecast after these histories instead, read from their beginning;
         what the Forecaster remembers stays. future: unique_id, ds and the covariates of the next h rows. Their ds is that of
-        the forecast; without a future and with steps "rows" the times are a guess.
+        the forecast; without a future and with steps "rows" the times are a guess. Times have the zone of those of `fit`.
         """
         pandas = import_pandas()
-        return pandas.DataFrame(self._predict(h, data, future))
+        columns = self._predict(h, data, future)
+        return pandas.DataFrame(columns | {TIME: in_zone(columns[TIME], self.zone)})
 
     def cross_validation(
         self, data: Any, *, windows: int = 1, every: int | None = None, refit: bool = False, held: int | None = None
@@ -170,6 +172,8 @@ class Forecaster:
                 columns[name] = np.concatenate([forecast(filled(one.values), settings.horizon) for one in before.series])
             parts.append(pandas.DataFrame(columns))
         frame = pandas.concat(parts, ignore_index=True)
+        for column in (TIME, CUTOFF):
+            frame[column] = in_zone(frame[column].to_numpy(), panel.zone)
         first = [ID, TIME, CUTOFF, TARGET]
         return frame[[*first, *(name for name in frame.columns if name not in first)]]
 
@@ -194,7 +198,11 @@ class Forecaster:
         from openxlstm.forecasting.figure import draw
 
         self._check_fitted()
-        columns = self._predict(None, None, None) if forecast is None else {c: forecast[c].to_numpy() for c in forecast.columns}
+        if forecast is None:
+            columns = self._predict(None, None, None)
+        else:
+            columns = {name: forecast[name].to_numpy() for name in forecast.columns}
+            columns |= {TIME: from_zone(forecast[TIME], self.zone)} if self.zone else {}
         draw(self, Path(path), columns, most)
 
     # What follows is not for callers.
@@ -237,7 +245,7 @@ class Forecaster:
         many = any(len(one) > 1 for one in panel.series)
         if check_step and self.step is not None and settings.steps == "equal" and many and panel.step != self.step:
             raise UserError(f"the data has a row every {panel.step}, the Forecaster was fitted to one every {self.step}")
-        return panel
+        return panel if self.model is None else panel.in_zone(self.zone, "the data")
 
     def _bundles(self, panel: Panel) -> list[Bundle]:
         """The bundles of a panel for the fitted model, whatever the order of the panel's series."""
@@ -324,6 +332,7 @@ class Forecaster:
             )
         if not isinstance(future, Panel):
             future = from_frame(future, covariates=settings.covariates, steps="rows", target=None)
+        future = future.in_zone(self.zone, "future")
         times = []
         known = torch.zeros(len(streams), settings.horizon, len(settings.covariates))
         for i, stream in enumerate(streams.values()):

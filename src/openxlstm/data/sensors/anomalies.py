@@ -63,7 +63,7 @@ def read_windows(path: Path) -> dict[str, list[tuple[str, str]]]:
 
 def labelled(folder: Path, name: str, windows: list[tuple[str, str]], irregular: bool) -> Labelled:
     """One series with its windows as rows."""
-    times, values, oddities = read_stamped(folder / "data" / name, irregular=irregular)
+    times, _, values, oddities = read_stamped(folder / "data" / name, irregular=irregular)
     rows: list[tuple[int, int]] = []
     for number, (first, last) in enumerate(windows, 1):
         place = f"{folder / WINDOWS}, window {number} of {name!r}"
@@ -88,8 +88,8 @@ def row_at(times: NDArray[Any], stamp: str, first: int, place: str) -> int:
 
 def read_stamped(
     path: str | Path, *, time: str | None = None, value: str | None = None, irregular: bool = False, encoding: str = "utf-8"
-) -> tuple[NDArray[Any], NDArray[np.float64], str]:
-    """Times [T], values [T], and what is irregular, of a CSV file with a header.
+) -> tuple[NDArray[Any], str, NDArray[np.float64], str]:
+    """Times [T] and their zone (`Table.times`), values [T], and what is irregular, of a CSV file with a header.
 
     time: the column of times, by default the first. value: that of numbers, by default the first other one.
     Raises UserError as `read_nab`.
@@ -102,10 +102,10 @@ def read_stamped(
         raise UserError(f"{table.source}: one column; expected times and numbers, such as {STAMP},{VALUE}")
     time = time or names[0]
     value = value or next(name for name in names if name != time)
-    values, times = table.numbers(value, False), table.times(time)
+    values, (times, zone) = table.numbers(value, False), table.times(time)
     if not irregular:
         find_step(table, times, np.arange(len(times)), "equal")
-    return times, values, oddities(table, times)
+    return times, zone, values, oddities(table, times)
 
 
 def is_number(text: str) -> bool:
