@@ -134,6 +134,20 @@ def test_times_keep_their_zone(zone: str, frame: pd.DataFrame, tmp_path: Path) -
         plain.update(rows(aware, 110, 112))
 
 
+@pytest.mark.parametrize("start", ["2024-03-27", "2024-10-23"])
+@pytest.mark.parametrize("freq", ["h", "D"])
+def test_clocks_that_change(start: str, freq: str, frame: pd.DataFrame) -> None:
+    """Hours are equally long, days begin at midnight."""
+    times = pd.date_range(start, periods=150, freq=freq, tz="Europe/Berlin")
+    aware = frame.assign(ds=[*times, *times])
+    forecaster = make(pattern="nlinear").fit(rows(aware, 0, 90))
+    for row in range(90, 100):
+        forecaster.update(rows(aware, row, row + 1))
+    found = forecaster.predict()
+    assert found.ds.tolist() == rows(aware, 100, 106).ds.tolist()
+    assert str(found.ds.dt.tz) == "Europe/Berlin"
+
+
 def test_the_future_may_be_in_another_zone(frame: pd.DataFrame) -> None:
     aware = frame.assign(ds=frame.ds.dt.tz_localize("UTC+01:00"), hot=np.arange(len(frame)) % 5)
     forecaster = make(covariates=("hot",)).fit(rows(aware, 0, 100))

@@ -72,7 +72,8 @@ def run(argv: list[str]) -> int:
     import numpy as np
 
     from openxlstm.data.sensors.anomalies import read_stamped
-    from openxlstm.data.series import from_zone, in_zone, spell_all
+    from openxlstm.data.series import spell_all
+    from openxlstm.data.zone import UTC
     from openxlstm.detection.detector import check_near, scale_of
     from openxlstm.files import write_atomic
 
@@ -84,7 +85,8 @@ def run(argv: list[str]) -> int:
         say(f"note: irregular stamps: {oddities}")
     training = 0 if args.load else rows_to_train(args.train, len(values))
     # The detector has all times in UTC, as numpy reads those of stdin; what is written are those of the file.
-    stamps = (from_zone(in_zone(times, zone), "UTC") if zone else times) if ordered(detector) else None
+    utc = times if zone is None else UTC.strip(zone.add(times))
+    stamps = utc if ordered(detector) else None
     if not args.load:
         say(f"{len(values):,} rows, {training:,} of them to learn from")
         check_near(values, scale_of(values[:training]), 0)  # before the training, not after it
@@ -95,7 +97,7 @@ def run(argv: list[str]) -> int:
         say(f"detector: {args.save}")
     expected = np.concatenate([np.full(training, np.nan), forecasts])
     scores = np.concatenate([detector.training_scores, later])
-    spelled = [time + offset_of(zone) for time in spell_all(times)]
+    spelled = [time + (zone.offset if zone else "") for time in spell_all(times)]
     write_atomic(args.out, as_csv(spelled, values, expected, scores, args.threshold, training))
     say(f"scores: {args.out}")
     if not args.no_figure:
@@ -114,11 +116,6 @@ def run(argv: list[str]) -> int:
     if len(events) > SHOWN:
         print(f"  ... and {len(events) - SHOWN} more in {args.out}")
     return 0
-
-
-def offset_of(zone: str) -> str:
-    """ "UTC+01:00" -> "+01:00": zones of files, where all rows are as far from UTC."""
-    return "+00:00" if zone == "UTC" else zone.removeprefix("UTC")
 
 
 def rows_to_train(train: float | None, rows: int) -> int:

@@ -86,7 +86,7 @@ def run(argv: list[str]) -> int:
     args = parser().parse_going_on(argv, TRAINING)
     if args.load is None and args.horizon is None:
         raise UserError("give the number of rows to forecast: --horizon 24")
-    from openxlstm.data.series import import_pandas
+    from openxlstm.data.zone import import_pandas
 
     import_pandas()
     if not args.no_figure:

@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from openxlstm.errors import UserError, missing_extra
+from openxlstm.data.zone import Zone, import_pandas, zone_of
+from openxlstm.errors import UserError
 
 ID, TIME, TARGET = "unique_id", "ds", "y"
 """Columns of a long frame, under the names that forecasting libraries agree on."""
@@ -117,31 +118,27 @@ class Series:
 
 @dataclass(frozen=True)
 class Panel:
-    """Series with one step and the same covariates.
-
-    zone: that the times were given in, such as "UTC+01:00" or "Europe/Berlin", which are kept as its clocks show them; "" is
-    none.
-    """
+    """Series with one step and the same covariates. zone: of the times that were given."""
 
     series: tuple[Series, ...]
     step: Step
     covariates: tuple[str, ...] = ()
     static: tuple[str, ...] = ()
-    zone: str = ""
+    zone: Zone | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
         """The ids of the series."""
         return tuple(one.name for one in self.series)
 
-    def in_zone(self, zone: str, what: str) -> "Panel":
-        """With the times of another zone. Raises UserError where times have a zone on one side alone."""
-        if bool(zone) != bool(self.zone):
-            here, there = (f"in {one}" if one else "without a time zone" for one in (self.zone, zone))
-            raise UserError(f"{what} has times {here}; those before are {there}")
+    def in_zone(self, zone: Zone | None, what: str) -> "Panel":
+        """With times that are kept as those of another zone. Raises UserError where times have a zone on one side alone."""
         if zone == self.zone:
             return self
-        moved = tuple(replace(one, times=from_zone(in_zone(one.times, self.zone), zone)) for one in self.series)
+        if zone is None or self.zone is None:
+            here, there = ("without a time zone" if one is None else f"in {one.name}" for one in (self.zone, zone))
+            raise UserError(f"{what} has times {here}; those before are {there}")
+        moved = tuple(replace(one, times=zone.strip(self.zone.add(one.times))) for one in self.series)
         return replace(self, series=moved, zone=zone)
 
 
@@ -185,10 +182,12 @@ class Table:
         except (TypeError, ValueError):
             raise UserError(f"{self.place(index)}: {name!r} is {cell!r}, which is not a number") from None
 
-    def times(self, name: str) -> tuple[NDArray[Any], str]:
-        """A column of times: datetime64[ns], or int64 where all are whole numbers; and the zone whose clocks show them, "" for
-        none. Raises UserError for anything else."""
-        cells, zone = self.column(name), ""
+    def times(self, name: str) -> tuple[NDArray[Any], Zone | None]:
+        """A column of times: datetime64[ns], or int64 where all are whole numbers; and their zone.
+
+        Raises UserError for anything else.
+        """
+        cells, zone = self.column(name), None
         array = np.asarray(cells)
         if array.dtype.kind == "i":
             return array.astype(np.int64), zone
@@ -219,7 +218,7 @@ class Table:
                 raise UserError(f"{self.place(index)}: {name!r} is {cell}; a time is a date or a whole number of 64 bits")
         return np.asarray(found, dtype=np.int64)
 
-    def _dates(self, name: str, cells: Sequence[Any]) -> tuple[NDArray[Any], str]:
+    def _dates(self, name: str, cells: Sequence[Any]) -> tuple[NDArray[Any], Zone | None]:
         """Cells as datetime64[ns], and their zone; what is no date is NaT."""
         pandas = import_pandas()
         with warnings.catch_warnings(record=True) as said:  # raised as errors, they would end inside of pandas
@@ -233,8 +232,8 @@ class Table:
             raise UserError(f"{self.place(0)}: {name!r} is {cells[0]!r}, which is not a time")
         if found.dtype.kind != "M":
             raise self._mixed_zones(name, cells)
-        zone = "" if found.dt.tz is None else str(found.dt.tz)
-        return from_zone(found, zone), zone
+        zone = zone_of(found)
+        return found.to_numpy(dtype="datetime64[ns]") if zone is None else zone.strip(found), zone
 
     def _mixed_zones(self, name: str, cells: Sequence[Any]) -> UserError:
         """The error for times that are not all as far from UTC."""
@@ -255,30 +254,6 @@ def too_far(x: NDArray[np.float64], offset: NDArray[np.float64], scale: NDArray[
         finite = np.isfinite(offset) & np.isfinite(scale)
         beyond = np.where(finite, np.abs(x - offset) / scale > FARTHEST, size == np.fmax.reduce(size, 0, initial=0.0))
     return np.argwhere(beyond)
-
-
-def in_zone(times: NDArray[Any], zone: str) -> Any:
-    """Times of a zone's clocks as a pandas series that knows it; where clocks are put back, the later of two."""
-    pandas = import_pandas()
-    series = pandas.Series(times)
-    if not zone:
-        return series
-    return series.dt.tz_localize(zone, ambiguous=np.zeros(len(times), dtype=bool), nonexistent="shift_forward")
-
-
-def from_zone(series: Any, zone: str) -> NDArray[Any]:
-    """What the clocks of a zone show at the times of a pandas series; "" is for a series without one."""
-    local = series.dt.tz_convert(zone).dt.tz_localize(None) if zone else series
-    return local.to_numpy(dtype="datetime64[ns]")  # type: ignore[no-any-return]
-
-
-def import_pandas() -> Any:
-    """pandas, or a UserError that names the extra."""
-    try:
-        import pandas
-    except ImportError:
-        raise missing_extra("pandas", "series", "reading series") from None
-    return pandas
 
 
 def read_series(

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from openxlstm.data.series import Step
+from openxlstm.data.zone import Zone
 from openxlstm.errors import UserError
 from openxlstm.forecasting.linear import KINDS, LinearModel
 from openxlstm.forecasting.settings import ForecasterSettings
@@ -45,7 +46,7 @@ def save(forecaster: "Forecaster", folder: Path) -> None:
         "format": FORMAT,
         "settings": dataclasses.asdict(forecaster.settings),
         "step": step_to_json(step),
-        "zone": forecaster.zone,
+        "zone": None if forecaster.zone is None else dataclasses.asdict(forecaster.zone),
         "units": [{"names": names, **unit_to_json(unit)} for names, unit in forecaster.units.items()],
         "covariate_unit": unit_to_json(forecaster.covariate_unit),
         "static_unit": unit_to_json(forecaster.static_unit),
@@ -72,7 +73,7 @@ def load(folder: Path, device: str | None) -> "Forecaster":
         kind = LinearModel if settings.pattern in KINDS else ForecastModel
         found.model = kind.from_pretrained(folder / "model", device=settings.device)
         found.step = step_of(about["step"], [one["last"] for one in about["streams"]])
-        found.zone = about.get("zone", "")
+        found.zone = Zone(**about["zone"]) if about.get("zone") else None
         found.units = {tuple(one["names"]): unit_from_json(one) for one in about["units"]}
         found.covariate_unit, found.static_unit = (unit_from_json(about[name]) for name in ("covariate_unit", "static_unit"))
         tensors = load_file(folder / STREAMS)

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from openxlstm.data.series import ID, TARGET, TIME, Panel, Step, from_frame, from_zone, import_pandas, in_zone
+from openxlstm.data.series import ID, TARGET, TIME, Panel, Step, from_frame
+from openxlstm.data.zone import Zone, import_pandas
 from openxlstm.errors import UserError
 from openxlstm.forecasting.baselines import baselines
 from openxlstm.forecasting.calibration import calibrate, calibrated
@@ -60,7 +61,7 @@ class Forecaster:
             raise UserError(f"{str(error).removeprefix('ForecasterSettings.__init__() ')}; have {known}") from None
         self.model: Any = None
         self.step: Step | None = None
-        self.zone = ""
+        self.zone: Zone | None = None
         self.fitted: Fitted | None = None
         self.margins = torch.zeros(0)
         self.units: dict[tuple[str, ...], Unit] = {}
@@ -130,7 +131,7 @@ class Forecaster:
         """
         pandas = import_pandas()
         columns = self._predict(h, data, future)
-        return pandas.DataFrame(columns | {TIME: in_zone(columns[TIME], self.zone)})
+        return pandas.DataFrame(columns if self.zone is None else columns | {TIME: self.zone.add(columns[TIME])})
 
     def cross_validation(
         self, data: Any, *, windows: int = 1, every: int | None = None, refit: bool = False, held: int | None = None
@@ -172,8 +173,9 @@ class Forecaster:
                 columns[name] = np.concatenate([forecast(filled(one.values), settings.horizon) for one in before.series])
             parts.append(pandas.DataFrame(columns))
         frame = pandas.concat(parts, ignore_index=True)
-        for column in (TIME, CUTOFF):
-            frame[column] = in_zone(frame[column].to_numpy(), panel.zone)
+        if panel.zone is not None:
+            for column in (TIME, CUTOFF):
+                frame[column] = panel.zone.add(frame[column].to_numpy())
         first = [ID, TIME, CUTOFF, TARGET]
         return frame[[*first, *(name for name in frame.columns if name not in first)]]
 
@@ -202,7 +204,7 @@ class Forecaster:
             columns = self._predict(None, None, None)
         else:
             columns = {name: forecast[name].to_numpy() for name in forecast.columns}
-            columns |= {TIME: from_zone(forecast[TIME], self.zone)} if self.zone else {}
+            columns |= {} if self.zone is None else {TIME: self.zone.strip(forecast[TIME])}
         draw(self, Path(path), columns, most)
 
     # What follows is not for callers.

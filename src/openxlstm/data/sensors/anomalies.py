@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from openxlstm.data.series import Table, find_step, read_table, spell
+from openxlstm.data.zone import Zone
 from openxlstm.errors import UserError
 
 STAMP, VALUE = "timestamp", "value"
@@ -88,8 +89,8 @@ def row_at(times: NDArray[Any], stamp: str, first: int, place: str) -> int:
 
 def read_stamped(
     path: str | Path, *, time: str | None = None, value: str | None = None, irregular: bool = False, encoding: str = "utf-8"
-) -> tuple[NDArray[Any], str, NDArray[np.float64], str]:
-    """Times [T] and their zone (`Table.times`), values [T], and what is irregular, of a CSV file with a header.
+) -> tuple[NDArray[Any], Zone | None, NDArray[np.float64], str]:
+    """Times [T] and their zone, values [T], and what is irregular, of a CSV file with a header.
 
     time: the column of times, by default the first. value: that of numbers, by default the first other one.
     Raises UserError as `read_nab`.
