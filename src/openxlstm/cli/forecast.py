@@ -63,7 +63,7 @@ def parser() -> VerbParser:
     add("--levels", type=numbers(int, least=1, most=99), default=(80,), help="intervals in percent, such as 80,95")
     add("--season", type=number(int, least=1), help="rows of a season for the baselines (default: by the time between rows)")
     add("--train-steps", type=number(int, least=1), default=600, help="optimiser steps, at most")
-    add("--lr", type=number(float, above=0), default=2e-3, help="learning rate")
+    add("--lr", type=number(float, above=0), default=4e-3, help="learning rate")
     add("--seed", type=number(int, least=0), default=0, help="of weights and samples")
     add("--check", type=number(int, least=1), help="also measure on so many windows at the end, against baselines")
     add("--out", default="forecast.csv", help="where the forecast goes")

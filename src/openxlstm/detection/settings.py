@@ -37,7 +37,9 @@ class DetectorSettings:
     num_parameters: int | None = None
     centre: str = "last"
     steps: str = "equal"
-    fit: FitConfig = field(default_factory=lambda: FitConfig(steps=300, batch_size=32, length=32, lr=3e-3, validate_every=25))
+    fit: FitConfig = field(
+        default_factory=lambda: FitConfig(steps=300, batch_size=32, length=32, lr=3e-3, validate_every=25, patience=5)
+    )
     device: str = "cpu"
 
     def __post_init__(self) -> None:

@@ -13,6 +13,6 @@ def small(**changes: Any) -> DetectorSettings:
 
 def gpu(**changes: Any) -> DetectorSettings:
     """An mLSTM and an sLSTM block of width 256, for long training parts: minutes on one GPU. A starting point, not tuned."""
-    fit = FitConfig(steps=3000, batch_size=256, length=128, lr=1e-3, warmup=200, validate_every=200)
+    fit = FitConfig(steps=3000, batch_size=256, length=128, lr=1e-3, warmup=200, validate_every=200, patience=5)
     settings: dict[str, Any] = dict(pattern="xlstm[1:1]", num_blocks=2, dim=256, context=1024, patch=48, device="cuda", fit=fit)
     return DetectorSettings(**(settings | changes))

@@ -7,7 +7,7 @@ from openxlstm.forecasting import FitConfig, ForecasterSettings
 
 def small(horizon: int, **changes: Any) -> ForecasterSettings:
     """One sLSTM block of width 64: minutes on a CPU core. It is what the ETT sets are measured with."""
-    fit = FitConfig(steps=400, batch_size=64, length=64, lr=4e-3, patience=0)
+    fit = FitConfig(steps=400)
     settings: dict[str, Any] = dict(context=512, fit=fit)
     return ForecasterSettings(horizon=horizon, **(settings | changes))
 
