@@ -29,8 +29,8 @@ class FitConfig:
     weight_decay: on matrices. clip: largest norm of the gradient.
     loss: of the point forecast, "mse" (it is a mean) or "mae" (a median). Quantiles have the pinball loss.
     average: what is validated and kept is a running average of the weights, with this decay; 0 is the weights themselves.
-    validate_every: steps between validations. patience: stop after so many without a new best; 0 is never, since much is gained
-        at the end, where the rate falls.
+    validate_every: steps between validations. patience: stop after so many without a new best; 0 is never: some improve at
+        the end, where the rate falls.
     validate_rows: forecast after every so manieth row in validation.
     seed: of weights, pieces and dropout.
     """
