@@ -51,23 +51,28 @@ class _LinearCrossEntropy(torch.autograd.Function):
         w = weight.to(dtype).T  # [D, V]
         scored = targets != ignore_index
         wanted = torch.where(scored, targets, 0)
-        nats, log_total = hidden.new_empty(len(hidden), dtype=sums), hidden.new_empty(len(hidden), dtype=sums)
+        nats, top, total = (hidden.new_empty(len(hidden), dtype=sums) for _ in range(3))
         for rows in _chunks(len(hidden), chunk):
             logits = _logits(hidden[rows].to(dtype), w, soft_cap, sums)  # [n, V]
-            log_total[rows] = logits.logsumexp(1)
-            nats[rows] = log_total[rows] - logits.gather(1, wanted[rows, None]).squeeze(1)
-        ctx.save_for_backward(hidden, weight, wanted, scored, log_total)
+            # Below the largest logit all digits count; a sum of both, logsumexp, would round to those of the largest.
+            top[rows] = logits.amax(1)
+            logits.sub_(top[rows, None])
+            nats[rows] = -logits.gather(1, wanted[rows, None]).squeeze(1)
+            total[rows] = logits.exp_().sum(1)
+        nats += total.log()
+        ctx.save_for_backward(hidden, weight, wanted, scored, top, total)
         ctx.options = soft_cap, chunk, dtype
         return torch.where(scored, nats, 0.0)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dnats: Tensor) -> tuple[Tensor | None, ...]:
-        hidden, weight, wanted, scored, log_total = ctx.saved_tensors
+        hidden, weight, wanted, scored, top, total = ctx.saved_tensors
         soft_cap, chunk, dtype = ctx.options
-        sums = log_total.dtype
+        sums = total.dtype
         w = weight.to(dtype)
         dnats = torch.where(scored, dnats.to(sums), 0.0)[:, None]
+        share = dnats / total[:, None]
         dhidden = torch.empty_like(hidden)
         dweight = torch.zeros_like(weight, dtype=sums)
         with torch.autocast(hidden.device.type, enabled=False):
@@ -75,9 +80,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 h = hidden[rows].to(dtype)
                 g = _logits(h, w.T, soft_cap, sums)
                 slope = None if soft_cap is None else 1 - (g / soft_cap).square()
-                g.sub_(log_total[rows, None]).exp_()  # softmax
-                g.scatter_add_(1, wanted[rows, None], g.new_full((1, 1), -1.0).expand(len(g), 1))
-                g.mul_(dnats[rows])
+                g.sub_(top[rows, None]).exp_().mul_(share[rows])  # softmax, times dnats
+                g.scatter_add_(1, wanted[rows, None], -dnats[rows])
                 if slope is not None:
                     g.mul_(slope)
                 g = g.to(dtype)
