@@ -46,11 +46,12 @@ HORIZONS = {"M4": competitions.M4_HORIZON} | dict.fromkeys(competitions.PRICES, 
 
 @dataclass(frozen=True)
 class Set:
-    """A data set. borders: rows where the training, validation and test parts end. validate_rows: see `FitConfig`."""
+    """A data set. borders: rows where the training, validation and test parts end. steps, validate_rows: see `FitConfig`."""
 
     file: str
     borders: Callable[[int], tuple[int, int, int]]
     model: dict[str, Any] = field(default_factory=dict)
+    steps: int = 400
     validate_rows: int = 4
 
 
@@ -68,7 +69,13 @@ SETS = {
     "ETTh1": Set("ETTh1.csv", months(24)),
     "ETTh2": Set("ETTh2.csv", months(24)),
     "ETTm1": Set("ETTm1.csv.gz", months(96), model={"patch": 96}, validate_rows=16),
-    "Weather": Set("weather.csv.gz", shares, model={"patch": 96}, validate_rows=16),
+    "Weather": Set(
+        "weather.csv.gz",
+        shares,
+        model={"patch": 96, "dropout": 0.1, "input_dropout": 0.1},
+        steps=1200,
+        validate_rows=16,
+    ),
     "Exchange": Set("exchange_rate.csv", shares),
 }
 
@@ -143,7 +150,7 @@ def fitted(folder: Path, name: str, horizon: int, trial: Trial, seed: int, say: 
     series, held = channels(values, validation), validation - train
     torch.manual_seed(seed)
     model = build(trial.block, horizon, chosen)
-    how = dict(steps=400, patience=0, validate_rows=chosen.validate_rows, seed=seed)
+    how = dict(steps=chosen.steps, validate_every=chosen.steps // 8, validate_rows=chosen.validate_rows, seed=seed)
     fit = FitConfig(lr=trial.lr, loss=trial.loss, **how)  # type: ignore[arg-type]
     found = fit_model(model, series, held, fit, say)
     return {"model": model, "fit": fit, "best_step": found.best_step, "validation": error(model, series, held, None)}
