@@ -14,7 +14,7 @@ import argparse
 import statistics
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -126,8 +126,10 @@ def find(folder: Path, name: str) -> Path:
     return found[0]
 
 
-def load(folder: Path, chosen: Set) -> tuple[NDArray[np.float64], tuple[int, int, int]]:
-    """All columns but the first as numbers [T, C], standardised by the training part, and the borders."""
+@cache
+def load(folder: Path, name: str) -> tuple[NDArray[np.float64], tuple[int, int, int]]:
+    """All columns of a set but the first as numbers [T, C], standardised by the training part, and the borders."""
+    chosen = SETS[name]
     table = read_table(find(folder, chosen.file), "latin-1")
     columns = list(table.columns)[1:]
     values = np.stack([table.numbers(name, False) for name in columns], 1)
@@ -146,7 +148,7 @@ def channels(values: NDArray[np.float64], stop: int) -> list[Rows]:
 def fitted(folder: Path, name: str, horizon: int, trial: Trial, seed: int, say: Callable[[str], None]) -> dict[str, Any]:
     """A model trained on one set, how, and its error in validation."""
     chosen = SETS[name]
-    values, (train, validation, _) = load(folder, chosen)
+    values, (train, validation, _) = load(folder, name)
     series, held = channels(values, validation), validation - train
     torch.manual_seed(seed)
     model = build(trial.block, horizon, chosen)
@@ -174,7 +176,7 @@ def choice(folder: Path, name: str, model: str, out: Path, say: Callable[[str], 
 
 def cell(folder: Path, name: str, horizon: int, model: str, seed: int, out: Path, say: Callable[[str], None]) -> dict[str, Any]:
     """Train one model on one set, and measure it on all windows of the test part."""
-    values, (train, validation, test) = load(folder, SETS[name])
+    values, (train, validation, test) = load(folder, name)
     series = channels(values, test)
     if model == "naive":
         return {"test": naive_error(series, test - validation, horizon), "num_parameters": 0}

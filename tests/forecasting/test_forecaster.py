@@ -3,6 +3,7 @@
 import json
 import re
 from dataclasses import replace
+from datetime import UTC, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from dateutil import tz
 
 from openxlstm.data.series import Step
 from openxlstm.detection import DetectorSettings
@@ -146,6 +148,19 @@ def test_clocks_that_change(start: str, freq: str, frame: pd.DataFrame) -> None:
     found = forecaster.predict()
     assert found.ds.tolist() == rows(aware, 100, 106).ds.tolist()
     assert str(found.ds.dt.tz) == "Europe/Berlin"
+
+
+@pytest.mark.parametrize(
+    ("zone", "name"),
+    [(timezone(timedelta(hours=1), "winter"), "UTC+01:00"), (UTC, "UTC"), (tz.tzoffset("here", 3600), "UTC")],
+    ids=str,
+)
+def test_zones_without_a_name(zone: Any, name: str, frame: pd.DataFrame) -> None:
+    """What pandas cannot find again, in a saved forecaster, is kept in UTC."""
+    aware = frame.assign(ds=frame.ds.dt.tz_localize("UTC").dt.tz_convert(zone))
+    found = make(pattern="nlinear").fit(rows(aware, 0, 100)).predict()
+    assert str(found.ds.dt.tz) == name
+    assert (found.ds == rows(aware, 100, 106).ds.to_numpy()).all()
 
 
 def test_the_future_may_be_in_another_zone(frame: pd.DataFrame) -> None:

@@ -1,6 +1,7 @@
 """Times with a time zone, which are kept without it and shown with it."""
 
 from dataclasses import dataclass, replace
+from datetime import timezone, tzinfo
 from typing import Any
 
 import numpy as np
@@ -53,9 +54,25 @@ def zone_of(series: Any) -> Zone | None:
     """
     if series.dt.tz is None:
         return None
-    zone, local = Zone(str(series.dt.tz)), series.dt.tz_localize(None)
-    days = (local - local.dt.normalize()).nunique() <= 1 and zone.add(local.to_numpy()).equals(series.reset_index(drop=True))
-    return replace(zone, by_clock=zone.name.startswith("UTC") or days)
+    zone = Zone(name_of(series.dt.tz))
+    return zone if zone.name.startswith("UTC") else replace(zone, by_clock=daily(series, zone))
+
+
+def name_of(tz: tzinfo) -> str:
+    """What pandas finds a zone by; "UTC" where there is no such name (`dateutil.tz.tzlocal()`)."""
+    name = str(timezone(tz.utcoffset(None)) if isinstance(tz, timezone) else tz)  # a fixed one may be called anything
+    try:
+        import_pandas().Timestamp(0, tz=name)
+    except (KeyError, ValueError):
+        return "UTC"
+    return name
+
+
+def daily(series: Any, zone: Zone) -> bool:
+    """Whether the times are all at the same time of day, which the zone's clocks show once."""
+    local = zone.strip(series)
+    alike = np.unique(local - local.astype("datetime64[D]")).size <= 1
+    return alike and bool((UTC.strip(zone.add(local)) == UTC.strip(series)).all())
 
 
 def import_pandas() -> Any:

@@ -201,12 +201,13 @@ def normalise(history: Tensor, context: int, centre: str) -> tuple[Tensor, Tenso
     Windows are the largest tensor of a forecaster: what can be found out in the rows is.
     """
     gaps = history.isnan()
+    seen = windows(~gaps, context)
     if history.shape[1] >= context and not gaps.any():  # the usual case
         x = windows(history, context)
         variance, middle = torch.var_mean(x, -1, correction=0)
         middle = x[..., -1] if centre == "last" else middle
         scale = (variance + EPS).sqrt()
-        return (x - middle[..., None]) / scale[..., None], windows(~gaps, context), middle, scale
+        return (x - middle[..., None]) / scale[..., None], seen, middle, scale
     filled, empty = history.masked_fill(gaps, 0.0), windows(gaps, context)
     x = windows(filled, context)
     seen_before = F.pad((~gaps).cumsum(1), (0, 0, 1, 0))
@@ -220,4 +221,4 @@ def normalise(history: Tensor, context: int, centre: str) -> tuple[Tensor, Tenso
         newest = torch.where(gaps, 0, rows).cummax(1).values[:, context - 1 :]
         middle = torch.where(count > 0, filled.gather(1, newest), 0.0)
         off = (x - middle[..., None]).masked_fill_(empty, 0.0)
-    return off / scale[..., None], ~empty, middle, scale
+    return off / scale[..., None], seen, middle, scale

@@ -6,7 +6,8 @@ from openxlstm.forecasting import FitConfig, ForecasterSettings
 
 
 def small(horizon: int, **changes: Any) -> ForecasterSettings:
-    """One sLSTM block of width 64: minutes on a CPU core. It is what the ETT sets are measured with."""
+    """One sLSTM block of width 64: minutes on a CPU core. The ETT sets are measured with it, but for the rate, the
+    loss and the kind of block, which validation chooses there."""
     fit = FitConfig(steps=400)
     settings: dict[str, Any] = dict(context=512, fit=fit)
     return ForecasterSettings(horizon=horizon, **(settings | changes))
