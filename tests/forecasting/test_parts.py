@@ -1,5 +1,7 @@
 """Pieces, walks, losses, baselines, calibration, scores."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ import torch
 from openxlstm.errors import UserError
 from openxlstm.forecasting.baselines import drift, naive, naive2, season_factors, seasonal_naive
 from openxlstm.forecasting.calibration import calibrate, calibrated, margin
-from openxlstm.forecasting.fit import FitConfig, Pieces, fit_model, losses
+from openxlstm.forecasting.fit import FitConfig, Pieces, fit_model, losses, train_rows, train_step
 from openxlstm.forecasting.linear import LinearConfig, LinearModel
 from openxlstm.forecasting.rows import Ahead, Rows, walk
 from openxlstm.forecasting.scores import coverage, mase, smape
@@ -72,6 +74,36 @@ def test_a_linear_model_learns_a_line() -> None:
         fit_model(model, series, 3, FitConfig())
     with pytest.raises(ValueError, match="takes no covariates"):
         model(torch.zeros(1, 4, 1), covariates=torch.zeros(1, 4, 1))
+
+
+def test_rows_that_are_trained_on() -> None:
+    rng = torch.Generator().manual_seed(0)
+    assert {train_rows(FitConfig(), 64, 191, rng) for _ in range(20)} == {(0, 1)}
+    assert {train_rows(FitConfig(), 64, 720, rng) for _ in range(200)} == {(first, 7) for first in range(7)}
+    assert {train_rows(FitConfig(train_rows=9), 4, 1, rng)[1] for _ in range(20)} == {4}  # one row of a piece at least
+    with pytest.raises(UserError, match="train_rows must be at least 0, got -1"):
+        FitConfig(train_rows=-1)
+
+
+def test_the_loss_of_a_step_is_that_of_the_rows_trained_on() -> None:
+    torch.manual_seed(0)
+    config: dict[str, Any] = dict(horizon=5, context=6, patch=4, num_covariates=2, quantiles=(0.1, 0.9))
+    model = ForecastModel(ForecastConfig(dim=8, num_heads=2, blocks=("slstm",), **config))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    known = torch.randn(60, 2, generator=torch.Generator().manual_seed(1))
+    series = [Rows(one.values.sin(), known) for one in counting(30, 12)]  # of the second, pieces are padded
+    pieces, still = Pieces(series, 2, 6, 5, 8), torch.optim.SGD(model.parameters(), lr=0.0)
+    for seed in range(4):
+        found = train_step(model, pieces, still, FitConfig(train_rows=3), torch.Generator().manual_seed(seed), None)
+        rng = torch.Generator().manual_seed(seed)
+        state, batch, truth = pieces.sample(64, rng)
+        first = int(torch.randint(3, (), generator=rng))
+        whole, _ = model(batch.values, state, covariates=batch.covariates, mask=batch.mask)
+        every = losses(whole, truth, (0.1, 0.9), "mse")[:, first::3]
+        assert batch.mask is not None
+        assert found == pytest.approx(every[batch.mask[:, first::3]].mean().item(), rel=1e-5)
 
 
 def test_padding_sends_no_gradient_into_nlinear() -> None:

@@ -183,3 +183,14 @@ def test_wrong_shapes() -> None:
         build()(noise(1, 4, 1), covariates=noise(1, 7, 1))
     with pytest.raises(ValueError, match=r"covariates ahead must be \[1, 6, 1\]"):
         build(num_covariates=1)(noise(1, 4, 1), covariates=noise(1, 5, 1))
+
+
+def test_an_answer_after_some_rows_is_that_after_all() -> None:
+    model = build(num_covariates=2)
+    x, known = noise(2, 11, 1), noise(2, 14, 2, seed=2)
+    whole, _ = model(x, covariates=known)
+    reading, _ = model.read(x, covariates=known[:, :11])
+    some = model.answer(reading.at(slice(1, None, 4)), known[:, 2:13], 4)  # after rows 1, 5 and 9
+    assert same((part[:, 1::4] for part in whole), some)
+    with pytest.raises(ValueError, match=r"covariates ahead must be \[2, 11, 2\]"):
+        model.answer(reading.at(slice(1, None, 4)), known[:, 2:], 4)

@@ -18,13 +18,17 @@ from openxlstm.training.optimizer import build_optimizer
 from openxlstm.training.schedule import lr_factor
 
 LOSSES = ("mse", "mae")
+SAME = 96
+"""Rows of a horizon for each row between forecasts in training. Neighbours have all but one of the rows ahead in common."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FitConfig:
     """How a forecaster is trained.
 
-    steps: optimiser steps, at most. batch_size: pieces a step. length: rows of a piece; there is a forecast after each.
+    steps: optimiser steps, at most. batch_size: pieces a step. length: rows of a piece.
+    train_rows: forecast after every so manieth row of a piece; 0 is a 96th of the horizon, at least 1. A step with a horizon
+        of 720 takes a quarter of its time then.
     lr: peak learning rate; warm-up over `warmup` steps, then half a cosine to a tenth of it.
     weight_decay: on matrices. clip: largest norm of the gradient.
     loss: of the point forecast, "mse" (it is a mean) or "mae" (a median). Quantiles have the pinball loss.
@@ -38,6 +42,7 @@ class FitConfig:
     steps: int = 600
     batch_size: int = 64
     length: int = 64
+    train_rows: int = 0
     lr: float = 4e-3
     warmup: int = 20
     weight_decay: float = 0.0
@@ -53,6 +58,8 @@ class FitConfig:
         for name in ("steps", "batch_size", "length", "validate_every", "validate_rows"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.train_rows < 0:
+            raise UserError(f"train_rows must be at least 0, got {self.train_rows}")
         if self.lr <= 0:
             raise UserError(f"lr must be positive, got {self.lr}")
         if self.loss not in LOSSES:
@@ -180,10 +187,18 @@ def train_step(
     """One optimiser step; returns its loss."""
     model.train()
     state, batch, truth = pieces.sample(config.batch_size, rng, device)
-    forecast, _ = model(batch.values, state, covariates=batch.covariates, static=batch.static, mask=batch.mask)
+    length, horizon = batch.values.shape[1], model.config.horizon
+    first, every = train_rows(config, length, horizon, rng)
+    rows = slice(first, None, every)
+    present, ahead = None, None
+    if batch.covariates is not None:
+        last = range(length)[rows][-1]
+        present, ahead = batch.covariates[:, :length], batch.covariates[:, first + 1 : last + horizon + 1]
+    reading, _ = model.read(batch.values, state, covariates=present, static=batch.static, mask=batch.mask)
+    forecast, truth = model.answer(reading.at(rows), ahead, every), truth[:, rows]
     seen = ~truth.isnan()
     if batch.mask is not None:
-        seen = seen & batch.mask[:, :, None, None]
+        seen = seen & batch.mask[:, rows, None, None]
     all_losses = losses(forecast, truth.nan_to_num(0.0), model.config.quantiles, config.loss)
     loss = torch.where(seen, all_losses, 0.0).sum() / seen.sum().clamp(min=1)
     optimizer.zero_grad()
@@ -193,6 +208,12 @@ def train_step(
         raise UserError("the gradient is not finite; lower the learning rate")
     optimizer.step()
     return float(loss.detach())
+
+
+def train_rows(config: FitConfig, length: int, horizon: int, rng: torch.Generator) -> tuple[int, int]:
+    """The first row of a piece after which there is a forecast, and the rows from one to the next."""
+    every = min(config.train_rows or max(horizon // SAME, 1), length)
+    return (int(torch.randint(every, (), generator=rng)) if every > 1 else 0), every
 
 
 @torch.no_grad()

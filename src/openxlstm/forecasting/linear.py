@@ -76,7 +76,7 @@ class LinearModel(PretrainedModel):
         reading = Reading(rows[..., :0], window, centre, torch.ones_like(centre))
         return reading, ForecastState(history[:, rows.shape[1] :], state.steps + rows.shape[1], None)
 
-    def answer(self, reading: Reading, ahead: Tensor | None = None) -> Forecast:
+    def answer(self, reading: Reading, ahead: Tensor | None = None, every: int = 1) -> Forecast:
         """The forecasts after the rows of a reading."""
         point = reading.centre[:, :, None] + self.map(reading.window).transpose(-1, -2)
         quantiles = point.detach()[..., None].expand(*point.shape, len(self.config.quantiles))  # the loss is the point's alone

@@ -143,18 +143,22 @@ class ForecastModel(PretrainedModel):
             stack = keep_recent(stack, config.memory)  # older keys are behind a reset
         return Reading(h, window, centre, scale), ForecastState(history[:, T:], state.steps + valid.sum(1), stack)
 
-    def answer(self, reading: Reading, ahead: Tensor | None = None) -> Forecast:
-        """The forecasts after the rows of a reading. ahead: [B, T + H - 1, K], covariates of the rows that come after them."""
+    def answer(self, reading: Reading, ahead: Tensor | None = None, every: int = 1) -> Forecast:
+        """The forecasts after the rows of a reading.
+
+        every: the reading holds every so manieth row.
+        ahead: [B, (T - 1) * every + H, K], covariates of all rows from the one after the first to the last's horizon.
+        """
         config = self.config
         B, T, C = reading.centre.shape
         shape = (B, T, config.horizon, C, 1 + len(config.quantiles))
         h = dropout(reading.h, config.input_dropout, self.training)
         y = self.output(h).view(shape)
         if self.ahead is not None and self.ahead_output is not None:
-            expected = [B, T + config.horizon - 1, config.num_covariates]
+            expected = [B, (T - 1) * every + config.horizon, config.num_covariates]
             if ahead is None or list(ahead.shape) != expected:
                 raise ValueError(f"covariates ahead must be {expected}, got {None if ahead is None else list(ahead.shape)}")
-            known = windows(self.ahead(ahead), config.horizon).transpose(-1, -2)  # [B, T, H, D]
+            known = windows(self.ahead(ahead), config.horizon)[:, ::every].transpose(-1, -2)  # [B, T, H, D]
             y = y + self.ahead_output(known * (1 + h[:, :, None])).view(shape)
         y = y.to(accumulation_dtype(y))
         if self.skip is not None:
