@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from openxlstm.data.series import Step, from_frame, future_panel, read_series, spell, spell_all, too_far
+from openxlstm.data.zone import UTC
 from openxlstm.errors import UserError
 
 
@@ -79,11 +80,11 @@ def test_a_long_file(file):
         ("date,a,a\n2024-01-01,1,1\n", 1, "two columns are named 'a'"),
         (wide("1,1,1", "12345678901234567890,1,1"), 3, "'date' is 12345678901234567890; a time is a date or a whole number"),
         (
-            wide("2024-03-31 01:00+01:00,1,1", "2024-03-31 03:00+02:00,1,1"),
-            3,
-            "'date' is '2024-03-31 03:00+02:00', in another time zone than '2024-03-31 01:00+01:00'",
+            wide("2024-03-31 01:00+01:00,1,1", "2024-03-31 03:00+02:00,1,1", "2024-03-31 04:00,1,1"),
+            4,
+            "'date' is '2024-03-31 04:00', without a time zone, unlike other rows",
         ),
-        (wide("2024-03-31 01:00+01:00,1,1", "soon,1,1", "2024-03-31 03:00+02:00,1,1"), 4, "'date' is '2024-03-31 03:00+02:00'"),
+        (wide("2024-03-31 01:00+01:00,1,1", "soon,1,1", "2024-03-31 03:00+02:00,1,1"), 3, "'date' is 'soon', which is not a"),
         (wide("13/01/2024,1,1", "14/01/2024,1,1", "soon,1,1"), 4, "'date' is 'soon', which is not a time like those before"),
     ],
     ids=lambda x: x if isinstance(x, str) and "\n" not in x else "",
@@ -94,6 +95,14 @@ def test_what_is_wrong_is_named_with_its_line(file, text, line, reason):
         read_series(path)
     assert f"{path}, line {line}: {reason}" in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_an_offset_that_changes_is_read_in_utc(file):
+    hours = ("2024-03-31 00:00+01:00", "2024-03-31 01:00+01:00", "2024-03-31 03:00+02:00", "2024-03-31 04:00+02:00")
+    panel = read_series(file(wide(*(f"{hour},1,1" for hour in hours))))
+    assert panel.zone == UTC
+    expected = np.datetime64("2024-03-30T23:00") + np.arange(4) * np.timedelta64(1, "h")
+    assert np.array_equal(panel.series[0].times, expected)
 
 
 def test_other_refusals(file):

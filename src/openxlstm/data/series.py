@@ -225,25 +225,26 @@ class Table:
             warnings.simplefilter("always", UserWarning)
             try:
                 found = pandas.to_datetime(pandas.Series(list(cells)), errors="coerce")
+                mixed = found.dtype.kind != "M"
             except ValueError:
-                raise self._mixed_zones(name, cells) from None
+                mixed = True
         noise = [one for one in said if not issubclass(one.category, UserWarning) or "dayfirst" in str(one.message)]
         if len(noise) < len(said):  # the first cell has no format known for times
             raise UserError(f"{self.place(0)}: {name!r} is {cells[0]!r}, which is not a time")
-        if found.dtype.kind != "M":
-            raise self._mixed_zones(name, cells)
+        if mixed:
+            found = self._in_utc(name, cells)
         zone = zone_of(found)
         return found.to_numpy(dtype="datetime64[ns]") if zone is None else zone.strip(found), zone
 
-    def _mixed_zones(self, name: str, cells: Sequence[Any]) -> UserError:
-        """The error for times that are not all as far from UTC."""
+    def _in_utc(self, name: str, cells: Sequence[Any]) -> Any:
+        """Cells that are not all as far from UTC, as where clocks change, as a pandas series. Raises UserError for those whose
+        distance is not known."""
         pandas = import_pandas()
-        stamps = [(row, pandas.to_datetime(cell, errors="coerce")) for row, cell in enumerate(cells)]
-        offsets = [(row, stamp.utcoffset()) for row, stamp in stamps if stamp is not pandas.NaT]
-        row = next((row for row, offset in offsets if offset != offsets[0][1]), 0)
-        return UserError(
-            f"{self.place(row)}: {name!r} is {cells[row]!r}, in another time zone than {cells[0]!r}; write all in one"
-        )
+        stamps = [pandas.to_datetime(cell, errors="coerce") for cell in cells]
+        for row, stamp in enumerate(stamps):
+            if stamp is not pandas.NaT and stamp.tzinfo is None:
+                raise UserError(f"{self.place(row)}: {name!r} is {cells[row]!r}, without a time zone, unlike other rows")
+        return pandas.to_datetime(pandas.Series(stamps), utc=True)
 
 
 def too_far(x: NDArray[np.float64], offset: NDArray[np.float64], scale: NDArray[np.float64]) -> NDArray[np.int64]:
