@@ -84,13 +84,6 @@ def test_twins_are_compared(run, here, capsys):
     assert "accuracy" in capsys.readouterr().out
 
 
-def test_the_recipe_for_a_gpu_trains(run, tmp_path):
-    words = ["train", "digit_sequences_gpu", "--data", str(run.parent / "digits"), "--run-dir", str(tmp_path / "run")]
-    words += ["--trainer.steps=2", "--trainer.batch_size=2", "--trainer.threads=1", "--model.dim=32", "--data.test_samples=3"]
-    assert main([*words, "--data.validation_samples=3", "--data.validation_recordings=1", "--data.report_lengths=1"]) == 0
-    assert json.loads((tmp_path / "run" / "config.json").read_text())["trainer"]["precision"] == "bf16"
-
-
 SAID = (3, 8, 0, 5)
 
 

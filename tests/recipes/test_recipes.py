@@ -1,6 +1,7 @@
 import json
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -10,10 +11,14 @@ from openxlstm.cli.train import run as train_verb
 from openxlstm.data import load_corpus, prepare
 from openxlstm.errors import UserError
 from openxlstm.models.count import count_parameters
-from openxlstm.recipes import LARGER, NEEDS_DATA, RECIPES, recipe, summary
+from openxlstm.recipes import LARGER, MAKERS, NEEDS_DATA, RECIPES, recipe, summary
+from openxlstm.tasks import TASKS, DynamicsTask, SequencePairs
 from openxlstm.training import build_model_config, train
-from openxlstm.training.config import build_classifier_config
-from reviews import write_table
+from pianorolls import write_pieces
+from reviews import write_imdb, write_rotten_tomatoes, write_sst2, write_table
+from sensorfiles import write_engines, write_recordings
+from sounds import write_digits
+from wordpairs import write_summaries, write_translations
 
 
 def test_the_list_has_a_line_for_each(capsys):
@@ -90,22 +95,73 @@ def test_every_recipe_trains_on_its_kind_of_text(name, tmp_path, monkeypatch):
     assert report["xz"]["bits_per_byte"] > 0
 
 
-def test_larger_runs_of_classifiers_train(tmp_path):
-    """Two steps of what is meant for a GPU, narrow and on a CPU: bfloat16, both directions, both kinds of block."""
-    for name in LARGER:
-        assert NEEDS_DATA[name] == NEEDS_DATA[name.removesuffix("_gpu")]
-        assert name in recipe(name).name
-    config = LARGER["text_classification_gpu"]()
-    assert config.trainer.device == "cuda"
+def write_music(folder):
+    folder.mkdir()
+    write_pieces(folder / "pieces.mat")
+    return folder / "pieces.mat"
+
+
+def write_dialogues(folder):
+    write_summaries(folder)
+    for path in folder.glob("*.jsonl"):
+        path.write_text(path.read_text().replace('"source"', '"dialogue"').replace('"target"', '"summary"'))
+    return folder
+
+
+FILES: dict[str, Any] = {
+    "sst2": write_sst2,
+    "rotten_tomatoes": write_rotten_tomatoes,
+    "imdb": write_imdb,
+    "text_classification": lambda folder: write_table(folder.with_suffix(".csv")),
+    **dict.fromkeys(("multi30k", "translation"), write_translations),
+    **dict.fromkeys(("scitldr", "summaries"), write_summaries),
+    "dialogsum": write_dialogues,
+    "digit_sequences": write_digits,
+    "turbofan": write_engines,
+    "activity": write_recordings,
+    **dict.fromkeys(("jsb_chorales", "nottingham"), write_music),
+}
+"""Task -> what writes its kind of files, and returns what `--data` names."""
+
+FEW: dict[str, dict[str, Any]] = {
+    "python_code": dict(max_bytes=100_000, vocab_size=300),
+    **{
+        name: dict(vocab_size=300, batch_tokens=64)
+        for name in MAKERS
+        if name in TASKS and issubclass(TASKS[name], SequencePairs)
+    },
+    "digit_sequences": dict(validation_samples=3, test_samples=3, validation_recordings=1, report_lengths="1"),
+    "program_evaluation": dict(validation_samples=3, test_samples=3, max_length=2),
+    "turbofan": dict(validation_engines=2),
+    **{
+        name: dict(train_trajectories=2, train_samples=120, validation_trajectories=2, test_trajectories=2, horizon=0.5)
+        for name, kind in TASKS.items()
+        if issubclass(kind, DynamicsTask)
+    },
+}
+"""Task -> settings that make little of its data."""
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_every_larger_run_trains(name, tmp_path, monkeypatch):
+    """Two steps of what is meant for a GPU, narrow and on a CPU: its own blocks, precision and report."""
+    monkeypatch.setenv("OPENXLSTM_CACHE", str(tmp_path / "cache"))
+    config = recipe(f"{name}_gpu")
+    assert (config.name, config.trainer.device) == (f"{name}_gpu", "cuda")
+    assert NEEDS_DATA.get(f"{name}_gpu") == NEEDS_DATA.get(name)
+    assert (name in FILES) == (name in NEEDS_DATA)
+    source = dict(source=str(FILES[name](tmp_path / "files"))) if name in FILES else {}
     config = replace(
         config,
-        data=replace(config.data, source=str(write_table(tmp_path / "a.csv"))),
-        model=replace(config.model, dim=16),
-        trainer=replace(config.trainer, steps=2, batch_size=4, device="cpu", threads=1),
+        data=replace(config.data, **source, **FEW.get(name, {})),
+        model=replace(config.model, dim=32),
+        trainer=replace(config.trainer, steps=2, batch_size=2, validate_every=2, device="cpu", threads=1),
     )
+    if name == "python_code":
+        config = replace(config, trainer=replace(config.trainer, context=64, validate_tokens=500))
     report = train(config, tmp_path / "run").report
-    assert report["test"]["num_targets"] > 0
-    assert report["num_parameters"] == count_parameters(build_classifier_config(config.model, config.data))
+    assert report["steps_done"] == 2
+    assert math.isfinite(report["validation"]["nats_per_token" if name == "python_code" else "loss"])
 
 
 def test_ptb_is_read_as_its_tables_count_it(tmp_path):

@@ -18,8 +18,8 @@ def run(argv: list[str]) -> int:
         raise UserError(f"{words[0]!r} is one argument too many; to see a recipe: openxlstm train {words[0]} --print-config")
     if "help" in options:
         print(
-            "usage: openxlstm recipes [--json]\n\nLists the recipes of `openxlstm train` for text, and the large ones of "
-            "tasks, one line each; `openxlstm tasks` lists the tasks."
+            "usage: openxlstm recipes [--json]\n\nLists the recipes of `openxlstm train` for text, and the larger runs "
+            "for a GPU, one line each; `openxlstm tasks` lists the tasks."
         )
         return 0
     if "json" in options:
@@ -29,6 +29,7 @@ def run(argv: list[str]) -> int:
             )
         )
         return 0
+    width = max(map(len, LARGER)) + 1
     for name in (*RECIPES, *LARGER):
-        print(f"{name:<20}{summary(name)}" + ("  [--data]" if name in NEEDS_DATA else ""))
+        print(f"{name:<{width}}{summary(name)}" + ("  [--data]" if name in NEEDS_DATA else ""))
     return 0

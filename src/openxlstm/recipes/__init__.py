@@ -1,16 +1,16 @@
 """Recipes: functions that return a complete run configuration. A variant is `replace(shakespeare(), seed=1)`.
 
-RECIPES are about text; every task has one under its own name (`recipes.tasks.task_recipe`), and some a larger one (LARGER).
+RECIPES are about text; every task has one under its own name (`recipes.tasks.task_recipe`), and many have a larger one, for a
+GPU (LARGER).
 """
 
 from collections.abc import Callable
 from functools import partial
 
 from openxlstm.errors import UserError
-from openxlstm.recipes import sensors
-from openxlstm.recipes.classification import classification_gpu
 from openxlstm.recipes.language import enwik8, ptb, python_code, shakespeare, slimpajama, stdlib, tiny, wikitext2, wikitext103
-from openxlstm.recipes.tasks import digit_sequences_gpu, task_recipe
+from openxlstm.recipes.larger import MAKERS, larger
+from openxlstm.recipes.tasks import task_recipe
 from openxlstm.tasks import TASKS
 from openxlstm.tasks.files import FileTask
 from openxlstm.training.config import RunConfig
@@ -27,15 +27,8 @@ RECIPES: dict[str, Callable[[], RunConfig]] = {
     "tiny": tiny,
 }
 
-LARGE: dict[str, Callable[[], RunConfig]] = {"digit_sequences_gpu": digit_sequences_gpu}
-"""Of tasks, for a GPU."""
-
-LARGER: dict[str, Callable[[], RunConfig]] = {
-    **{f"{name}_gpu": partial(classification_gpu, name) for name in ("sst2", "rotten_tomatoes", "imdb", "text_classification")},
-    "digit_sequences_gpu": digit_sequences_gpu,
-    **{f"{name}_gpu": partial(sensors.gpu, name) for name in ("turbofan", "activity")},
-}
-"""Larger runs of tasks, for a GPU."""
+LARGER: dict[str, Callable[[], RunConfig]] = {f"{name}_gpu": partial(larger, name) for name in MAKERS}
+"""Larger runs, for a GPU."""
 
 NEEDS_DATA = {
     "shakespeare": "the text, for example tinyshakespeare's input.txt",
@@ -45,7 +38,7 @@ NEEDS_DATA = {
     "enwik8": "the file enwik8, or a folder with it alone",
     **{name: kind.needs for name, kind in TASKS.items() if issubclass(kind, FileTask)},
 }
-NEEDS_DATA |= {name: NEEDS_DATA[name.removesuffix("_gpu")] for name in LARGER}
+NEEDS_DATA |= {f"{name}_gpu": NEEDS_DATA[name] for name in MAKERS if name in NEEDS_DATA}
 """Recipes and tasks for data that does not come with Python, and what `--data` should name."""
 
 
@@ -64,12 +57,13 @@ def recipe(name: str) -> RunConfig:
 
 def summary(name: str) -> str:
     """The first line of a recipe's docstring."""
-    made = (RECIPES | LARGER)[name]
+    made = RECIPES[name] if name in RECIPES else MAKERS[name.removesuffix("_gpu")]
     return ((made.func if isinstance(made, partial) else made).__doc__ or "").strip().splitlines()[0]
 
 
 __all__ = [
     "LARGER",
+    "MAKERS",
     "NEEDS_DATA",
     "RECIPES",
     "enwik8",

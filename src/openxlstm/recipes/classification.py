@@ -1,4 +1,4 @@
-"""Runs of text classification: for a CPU core and minutes, and larger ones for a GPU."""
+"""Runs of text classification, for a CPU core and minutes."""
 
 from dataclasses import replace
 from typing import Any
@@ -45,18 +45,4 @@ def classification(name: str) -> RunConfig:
         model=replace(reviews.model, bidirectional=True),
         optimizer=replace(reviews.optimizer, weight_decay=1.0),
         trainer=replace(reviews.trainer, steps=700, batch_size=32),
-    )
-
-
-def classification_gpu(name: str) -> RunConfig:
-    """Two blocks of width 256, mLSTM and sLSTM, in both directions, in bfloat16: minutes on one GPU. A starting point, not
-    tuned."""
-    base = classification(name)
-    return replace(
-        base,
-        name=f"{name}_gpu",
-        model=replace(base.model, pattern="xlstm[1:1]", dim=256, num_blocks=2, bidirectional=True),
-        optimizer=replace(base.optimizer, lr=1e-3),
-        schedule=replace(base.schedule, warmup=200),
-        trainer=replace(base.trainer, steps=5 * base.trainer.steps, precision="bf16", device="cuda"),
     )

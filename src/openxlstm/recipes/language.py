@@ -31,8 +31,6 @@ def python_code() -> RunConfig:
     """`stdlib` for an editor: half of the training windows ask for their middle, so the model also fills in.
 
     Plain text is learned a little more slowly for that; with large models it costs nothing (arXiv 2207.14255).
-    On a GPU: --model.dim=512 --model.num_blocks=12 --trainer.context=1024 --trainer.batch_size=32 --trainer.steps=20000, and
-    --data with a folder of your own code.
     """
     base = stdlib()
     return replace(

@@ -1,7 +1,5 @@
 """Runs on sensors: remaining life of turbofans, activities."""
 
-from dataclasses import replace
-
 from openxlstm.tasks import TASKS
 from openxlstm.training.config import ModelSettings, OptimizerConfig, RunConfig, ScheduleConfig, TrainerConfig
 
@@ -35,17 +33,4 @@ def activity() -> RunConfig:
         optimizer=OptimizerConfig(lr=3e-3, weight_decay=0.1, beta2=0.99, clip=1.0),
         schedule=ScheduleConfig(kind="cosine", warmup=30, floor=0.05),
         trainer=TrainerConfig(steps=300, batch_size=16, validate_every=20, checkpoint_every=100),
-    )
-
-
-def gpu(name: str) -> RunConfig:
-    """Two mLSTM and two sLSTM blocks of width 256 for the larger sets (FD002 and FD004, problems of thousands of recordings):
-    minutes on one GPU. A starting point, not tuned."""
-    base = small(name)
-    return replace(
-        base,
-        name=f"{name}_gpu",
-        model=replace(base.model, pattern="xlstm[1:1]", dim=256, num_blocks=4),
-        optimizer=replace(base.optimizer, lr=1e-3),
-        trainer=replace(base.trainer, steps=2000, batch_size=64, validate_every=100, device="cuda"),
     )

@@ -126,11 +126,7 @@ def arena(name: str) -> RunConfig:
 
 def programs(name: str) -> RunConfig:
     """Two sLSTM blocks whose cells are mixed whole, by one head (docs/log.md): minutes on one core for one operation on numbers
-    of up to two digits.
-
-    On a GPU, towards the published levels: --data.max_length=6 --data.max_nesting=3 --model.dim=256 --model.num_blocks=4
-    --trainer.steps=50000 --trainer.batch_size=256.
-    """
+    of up to two digits."""
     base = recall("mqar")
     return replace(
         base,
@@ -231,20 +227,6 @@ def speech(name: str) -> RunConfig:
     )
 
 
-def digit_sequences_gpu() -> RunConfig:
-    """Sequences of spoken digits letter by letter, four wide blocks: for a GPU."""
-    base = speech("digit_sequences")
-    return replace(
-        base,
-        name="digit_sequences_gpu",
-        data=replace(base.data, units="letters", speed=0.15, noise=0.005, mel_mask=8, train_length="1-10"),  # type: ignore[call-arg]
-        model=replace(base.model, pattern="xlstm[1:1]", dim=256, num_blocks=4, dropout=0.2),
-        optimizer=replace(base.optimizer, lr=1e-3),
-        schedule=replace(base.schedule, warmup=500),
-        trainer=replace(base.trainer, steps=10_000, batch_size=128, validate_every=1000, precision="bf16"),
-    )
-
-
 def chaos(name: str) -> RunConfig:
     """Two sLSTM blocks without convolution. What counts is the last decimals of one step, each of which is 2.3 Lyapunov times:
     many small batches, float32, and a cosine that ends at 1e-5. Gradients become as small as AdamW's usual eps.
@@ -261,11 +243,7 @@ def chaos(name: str) -> RunConfig:
 
 def translation(name: str) -> RunConfig:
     """Two layers of sLSTM blocks of width 256 to read and two to write, with cross-attention: for the 29,000 pairs of multi30k
-    ten epochs, some 2,500 CPU seconds of training steps. The same larger, for a GPU:
-
-    --model.dim=512 --model.num_blocks=4 --data.vocab_size=8192 --data.batch_tokens=8192 --optimizer.lr=1e-3
-    --trainer.steps=6000. A starting point, not tuned.
-    """
+    ten epochs, some 2,500 CPU seconds of training steps."""
     return RunConfig(
         name=name,
         data=TASKS[name](vocab_size=4000, max_target=100, batch_tokens=2048),  # type: ignore[call-arg]
