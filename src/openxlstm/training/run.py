@@ -338,7 +338,7 @@ def device_kind(wanted: str) -> str:
     if wanted == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if wanted == "cuda" and not torch.cuda.is_available():
-        raise UserError("trainer.device=cuda, but torch sees no GPU here")
+        raise UserError("trainer.device=cuda, but torch sees no GPU here; --trainer.device=cpu trains on the CPU")
     return wanted
 
 
