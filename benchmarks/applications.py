@@ -84,6 +84,7 @@ PARTS = (
     windows("ett", "ETTh1,ETTh2,ETTm1", {"h1": "ETTh1.csv", "h2": "ETTh2.csv", "m1": "ETTm1.csv*"}),
     windows("weather", "Weather", {"weather": "weather.csv*"}),
     windows("exchange", "Exchange", {"rates": "exchange_rate.csv"}),
+    Part("updates", "forecasting", (sys.executable, str(HERE / "forecast_updates.py"), "--out", "{out}"), {}),
     forecasts(
         "m4_hourly",
         "M4",

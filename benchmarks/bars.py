@@ -58,8 +58,9 @@ def kept(prefix: str, *keys: str) -> Callable[[Path], Scores]:
                 stored = json.loads(path.read_text())
                 value: Any = stored
                 for key in keys:
-                    value = value[key]
-                found[known[1]].append(float(value))
+                    value = None if value is None else value.get(key)
+                if value is not None:  # an interval's coverage, of models that have none
+                    found[known[1]].append(float(value))
                 for baseline, one in stored.get("baselines", {}).items():
                     found[baseline] = [one["score"]]
         return dict(found)
@@ -98,6 +99,22 @@ def at_length(length: str) -> Callable[[Path], Scores]:
     return read
 
 
+def covered(prefix: str, share: float = 0.8) -> Callable[[Path], Scores]:
+    """By how many points an interval that should cover a share of the truths covers more or less, in files as of `kept`."""
+    read = kept(prefix, "test", "coverage")
+    return lambda folder: {model: [100 * abs(value - share) for value in values] for model, values in read(folder).items()}
+
+
+def updated(value: Callable[[list[dict[str, float]]], float]) -> Callable[[Path], Scores]:
+    """What `value` makes of the rows of updates-PATTERN.json, one for each length of the history."""
+
+    def read(folder: Path) -> Scores:
+        found = (json.loads(path.read_text()) for path in sorted(folder.glob("updates-*.json")))
+        return {one["pattern"]: [value(one["rows"])] for one in found}
+
+    return read
+
+
 ACCURACY = {"sst2": 0.82, "rotten_tomatoes": 0.76, "imdb": 0.84}
 """Of classifiers of text."""
 
@@ -106,6 +123,19 @@ BARS = (
     Bar("ett", "ETTh2, 96 hours, MSE", "xlstm", kept("ETTh2-96", "test", "mse"), 0.285, True, ("lstm", "nlinear", "naive")),
     Bar("ett", "ETTm1, 96 quarters, MSE", "xlstm", kept("ETTm1-96", "test", "mse"), 0.310, True, ("lstm", "nlinear", "naive")),
     Bar("weather", "Weather, 96 steps, MSE", "xlstm", kept("Weather-96", "test", "mse"), 0.160, True, ("lstm", "nlinear")),
+    *(Bar(part, f"{what}, 80 % intervals, points off", model, covered(prefix), 3.0, True) for part, what, model, prefix in (
+        ("ett", "ETTh1, 96 hours", "xlstm", "ETTh1-96"),
+        ("ett", "ETTh2, 96 hours", "xlstm", "ETTh2-96"),
+        ("ett", "ETTm1, 96 quarters", "xlstm", "ETTm1-96"),
+        ("weather", "Weather, 96 steps", "xlstm", "Weather-96"),
+        ("exchange", "Exchange, 96 days", "xlstm", "Exchange-96"),
+        ("prices", "VIX, 5 days", "slstm", "VIX-5"),
+        ("prices", "S&P 500, 5 days", "slstm", "SP500-5"),
+    )),
+    Bar("updates", "a new row, difference of forecasts to reading anew", "slstm",
+        updated(lambda rows: max(row["difference"] for row in rows)), 1e-5, True),
+    Bar("updates", "a new row, its time after the longest history over the shortest", "slstm",
+        updated(lambda rows: rows[-1]["milliseconds"] / rows[0]["milliseconds"]), 1.1, True),
     Bar("m4_hourly", "M4 hourly, OWA", "slstm", kept("M4-48", "test", "owa"), 1.0, True, ("lstm", "linear", "seasonal_naive")),
     Bar("prices", "VIX, RMSE over 5 days", "slstm", kept("VIX-5", "test", "rmse"), None, True, ("lstm", "naive")),
     Bar("prices", "S&P 500, RMSE over 5 days", "slstm", kept("SP500-5", "test", "rmse"), None, True, ("lstm", "naive")),
@@ -139,8 +169,10 @@ BARS = (
 
 
 def four_digits(scores: Sequence[float]) -> str:
-    """`spell` with four digits of the mean; four decimals below 1."""
+    """`spell` with four digits of the mean; four decimals below 1, of rounding errors the power of ten."""
     mean = abs(statistics.mean(scores))
+    if 0 < mean < 5e-5:
+        return f"{mean:.1e}"
     return spell(scores, 4 if mean < 1 else max(0, 4 - len(str(int(mean)))))
 
 

@@ -86,7 +86,10 @@ def test_what_is_reached_and_what_is_not(benchmark, tmp_path):
     assert benchmark.bars.table(tmp_path) == ""
     for model, scores in {"xlstm": (0.37, 0.375, 0.38), "lstm": (0.378, 0.372, 0.377), "nlinear": (0.3,)}.items():
         for seed, score in enumerate(scores):
-            write(f"ett/ETTh1-96-{model}-{seed}.json", {"test": {"mse": score}})
+            covers = {"coverage": 0.84 - score / 10} if model == "xlstm" else {}
+            write(f"ett/ETTh1-96-{model}-{seed}.json", {"test": {"mse": score} | covers})
+    after = [{"rows": rows, "milliseconds": time, "difference": 1e-6 * time} for rows, time in ((1000, 2.0), (10**6, 2.4))]
+    write("updates/updates-slstm.json", {"pattern": "slstm", "rows": after})
     rows = [{"model": model, "scores": scores} for model, scores in {"mlstm": [0.8199, 0.8199], "lstm": [0.81]}.items()]
     write("classification/sst2/compare.json", {"rows": rows})
     stored = {"test": {"scores": {"ROUGE-1": 20.0}}, "baselines": {"the first sentence": {"score": 19.0}}}
@@ -104,6 +107,9 @@ def test_what_is_reached_and_what_is_not(benchmark, tmp_path):
     assert [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines] == [
         ["ETTh1, 96 hours, MSE", "xlstm", "0.3750 ± 0.0050", "3", "≤ 0.38", "lstm 0.3757 ± 0.0032, nlinear 0.3000",
          "no: not better than nlinear"],
+        ["ETTh1, 96 hours, 80 % intervals, points off", "xlstm", "0.2500 ± 0.0500", "3", "≤ 3", "", "yes"],
+        ["a new row, difference of forecasts to reading anew", "slstm", "2.4e-06", "1", "≤ 1e-05", "", "yes"],
+        ["a new row, its time after the longest history over the shortest", "slstm", "1.200", "1", "≤ 1.1", "", "no: bar"],
         ["SST-2, accuracy", "mlstm", "0.8199 ± 0.0000", "2", "≥ 0.82", "lstm 0.8100", "no: bar"],
         ["SciTLDR, ROUGE-1", "slstm", "20.00", "1", "", "the first sentence 19.00",
          "not known: lstm, transformer not measured"],
@@ -115,6 +121,18 @@ def test_what_is_reached_and_what_is_not(benchmark, tmp_path):
     assert head.count("|") == 8
     names = {part.name for part in benchmark.PARTS}
     assert {bar.part for bar in benchmark.bars.BARS} <= names
+
+
+def test_rows_that_follow_are_measured(benchmark, tmp_path, monkeypatch, capsys):
+    import forecast_updates
+
+    monkeypatch.setattr(sys, "argv", ["forecast_updates.py", "--out", str(tmp_path / "updates"), "--rows", "200,300"])
+    forecast_updates.main()
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("|")[1].strip() for line in lines[2:4]] == ["200", "300"]
+    found = json.loads((tmp_path / "updates" / "updates-slstm.json").read_text())
+    assert all(0 <= row["difference"] < 1e-5 and row["milliseconds"] > 0 for row in found["rows"])
+    assert "| a new row, difference of forecasts to reading anew | slstm |" in benchmark.bars.table(tmp_path)
 
 
 @pytest.mark.parametrize(
