@@ -125,7 +125,7 @@ def prices(folder: Path, name: str, model: str, seed: int, say: Callable[[str], 
         network = built(settings, model)
         known = [Rows(rows[:validation])]
         fitted = fit_model(network, known, held, fit, say)
-        margins = calibrate(walk(network, known, held), settings.quantiles)
+        margins = calibrate(walk(network, known, held), settings.quantiles, held)
         parts = [calibrated(part.forecast, margins) for part in walk(network, [Rows(rows)], last)]
         back = lambda x: np.exp(unit.back(x[0]))  # noqa: E731
         forecast = np.concatenate([back(part.point)[..., 0] for part in parts])

@@ -185,7 +185,8 @@ def cell(folder: Path, name: str, horizon: int, model: str, seed: int, out: Path
     levels = network.config.quantiles
     margins = None
     if levels:
-        margins = calibrate(walk(network, channels(values, validation), validation - train, every=fit.validate_rows), levels)
+        held = validation - train
+        margins = calibrate(walk(network, channels(values, validation), held, every=fit.validate_rows), levels, held)
     found["num_parameters"] = sum(p.numel() for p in network.parameters())
     found["test"] = error(network, series, test - validation, margins)
     return found | {"model": asdict(network.config), "fit": asdict(fit)}

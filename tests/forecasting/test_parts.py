@@ -169,15 +169,24 @@ def test_margins_are_order_statistics() -> None:
 def test_calibrated_intervals_cover_what_they_should() -> None:
     rng = torch.Generator().manual_seed(0)
 
-    def forecasts(n: int) -> Ahead:
-        """Far too narrow intervals of windows with different deviations."""
+    def forecasts(n: int, wide: float) -> Ahead:
+        """Intervals of windows with different deviations."""
         scale = torch.rand(n, 1, 1, generator=rng) * 9 + 1
         truth = torch.randn(n, 1, 4, 1, generator=rng) * scale[:, :, None]
-        quantiles = torch.tensor([-0.1, 0.1]).expand(n, 1, 4, 1, 2) * scale[:, :, None, :, None]
+        quantiles = torch.tensor([-wide, wide]).expand(n, 1, 4, 1, 2) * scale[:, :, None, :, None]
         return Ahead(list(range(n)), 0, Forecast(torch.zeros(n, 1, 4, 1), quantiles, scale), truth)
 
-    margins = calibrate([forecasts(2000)], (0.1, 0.9))
-    new = forecasts(4000)
-    quantiles = calibrated(new.forecast, margins).quantiles
-    inside = ((new.truth >= quantiles[..., 0]) & (new.truth <= quantiles[..., 1])).float().mean((0, 1, 3))
-    assert (inside - 0.8).abs().max() < 0.03
+    def covered(wide: float, held: int) -> torch.Tensor:
+        """After margins from rows held out, at each step ahead."""
+        margins = calibrate([forecasts(2000, wide)], (0.1, 0.9), held)
+        new = forecasts(4000, wide)
+        quantiles = calibrated(new.forecast, margins).quantiles
+        return ((new.truth >= quantiles[..., 0]) & (new.truth <= quantiles[..., 1])).float().mean((0, 1, 3))
+
+    for wide, held in ((0.1, 4), (0.1, 10**6), (3.0, 10**6)):
+        assert (covered(wide, held) - 0.8).abs().max() < 0.03
+    # that an interval is too wide, 20 windows apart say half: from 3 to between 3 and 1.28 deviations
+    halfway = covered(3.0, 80)
+    assert halfway[3].item() == pytest.approx(2 * torch.special.ndtr(torch.tensor((3 + 1.2816) / 2)).item() - 1, abs=0.01)
+    assert (halfway.diff() > 0).all()  # the farther ahead, the fewer are apart
+    assert (covered(3.0, 4) > 0.98).all()

@@ -2,6 +2,10 @@
 
 One-sided split-conformal prediction (Romano et al., NeurIPS 2019, with the score (y - q) / scale for each level by itself), for
 each step ahead, in units of the deviation of the window, so that a series in calm and in storm has margins of its own.
+
+The theorem is about rows that are exchangeable, and windows that overlap are nearly one: 760 rows hold one window of 720. A
+quantile is moved outwards as the rows say; inwards, where the model said too much, only as far as there are windows apart to
+say so.
 """
 
 import math
@@ -15,17 +19,25 @@ from openxlstm.models.forecast import Forecast
 
 FEWEST = 5
 """Forecasts that must lie beyond a level for a margin of its own a step; below, all steps share one."""
+MODEL = 20
+"""Windows apart that the model's own quantile counts for, against those held out that say it lies too far out."""
 
 
-def calibrate(parts: Iterable[Ahead], levels: Sequence[float]) -> Tensor:
-    """Margins [H, C, Q], in units of the window's deviation, from forecasts of rows that were held out."""
+def calibrate(parts: Iterable[Ahead], levels: Sequence[float], held: int) -> Tensor:
+    """Margins [H, C, Q], in units of the window's deviation, from forecasts of the last `held` rows of each series."""
     scores = []
     for part in parts:
         scale = part.forecast.scale[:, :, None, :, None]
         score = (part.truth[..., None] - part.forecast.quantiles) / scale  # [B, n, H, C, Q]
         scores.append(score.flatten(0, 1).cpu())
     every = torch.cat(scores)
-    return torch.stack([margin(every[..., i], level) for i, level in enumerate(levels)], -1)
+    apart = held / torch.arange(1.0, every.shape[1] + 1)[:, None]  # of each step ahead
+    found = []
+    for i, level in enumerate(levels):
+        moved = margin(every[..., i], level)
+        outwards = moved * (level - 0.5) > 0
+        found.append(torch.where(outwards, moved, moved * apart / (apart + MODEL)))
+    return torch.stack(found, -1)
 
 
 def margin(scores: Tensor, level: float) -> Tensor:

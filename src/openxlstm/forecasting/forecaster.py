@@ -105,7 +105,7 @@ class Forecaster:
         self.fitted = fit_model(model, rows, held, settings.fit, say)
         self.model = model
         if settings.quantiles:
-            self.margins = calibrate(walk(model, rows, held, every=settings.fit.validate_rows), settings.quantiles)
+            self.margins = calibrate(walk(model, rows, held, every=settings.fit.validate_rows), settings.quantiles, held)
         self.streams = self._read(found, {})
 
     def update(self, data: Any) -> Self:
