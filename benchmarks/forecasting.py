@@ -76,7 +76,7 @@ SETS = {
         steps=1200,
         validate_rows=16,
     ),
-    "Exchange": Set("exchange_rate.csv", shares),
+    "Exchange": Set("exchange_rate.csv", shares, model={"centre": "last"}),
 }
 
 
