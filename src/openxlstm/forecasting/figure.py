@@ -38,7 +38,7 @@ def draw(forecaster: "Forecaster", path: Path, columns: dict[str, NDArray[Any]],
                 if np.issubdtype(past.dtype, np.datetime64):
                     label_dates(axes)
                 axes.grid(alpha=0.25)
-                axes.legend(frameon=False, fontsize=8, loc="upper left")
+                axes.legend(framealpha=0.9, edgecolor="none", fontsize=8, loc="upper left")
     except ImportError:
         raise missing_extra("matplotlib", "plot", "drawing a forecast") from None
 
