@@ -47,9 +47,10 @@ class Bar:
         return f"not known: {', '.join(unmeasured)} not measured" if unmeasured else "yes"
 
 
-def kept(prefix: str, *keys: str) -> Callable[[Path], Scores]:
-    """Scores in files PREFIX-MODEL-SEED.json, and PREFIX-MODEL-SEED-DIGEST.json, under nested keys; of baselines too."""
-    name = re.compile(rf"{re.escape(prefix)}-(.+?)-(\d+)(?:-[0-9a-f]{{8,}})?")
+def kept(prefix: str, *keys: str, models: str = ".+?") -> Callable[[Path], Scores]:
+    """Scores in files PREFIX-MODEL-SEED.json, and PREFIX-MODEL-SEED-DIGEST.json, under nested keys; of baselines too. models:
+    the pattern of their names."""
+    name = re.compile(rf"{re.escape(prefix)}-({models})-(\d+)(?:-[0-9a-f]{{8,}})?")
 
     def read(folder: Path) -> Scores:
         found: Scores = defaultdict(list)
@@ -58,9 +59,8 @@ def kept(prefix: str, *keys: str) -> Callable[[Path], Scores]:
                 stored = json.loads(path.read_text())
                 value: Any = stored
                 for key in keys:
-                    value = None if value is None else value.get(key)
-                if value is not None:  # an interval's coverage, of models that have none
-                    found[known[1]].append(float(value))
+                    value = value[key]
+                found[known[1]].append(float(value))
                 for baseline, one in stored.get("baselines", {}).items():
                     found[baseline] = [one["score"]]
         return dict(found)
@@ -99,9 +99,10 @@ def at_length(length: str) -> Callable[[Path], Scores]:
     return read
 
 
-def covered(prefix: str, share: float = 0.8) -> Callable[[Path], Scores]:
-    """By how many points an interval that should cover a share of the truths covers more or less, in files as of `kept`."""
-    read = kept(prefix, "test", "coverage")
+def covered(prefix: str, model: str, share: float = 0.8) -> Callable[[Path], Scores]:
+    """By how many points an interval that should cover a share of the truths covers more or less, in files as of `kept`; of one
+    model, since not all have intervals."""
+    read = kept(prefix, "test", "coverage", models=re.escape(model))
     return lambda folder: {model: [100 * abs(value - share) for value in values] for model, values in read(folder).items()}
 
 
@@ -123,7 +124,8 @@ BARS = (
     Bar("ett", "ETTh2, 96 hours, MSE", "xlstm", kept("ETTh2-96", "test", "mse"), 0.285, True, ("lstm", "nlinear", "naive")),
     Bar("ett", "ETTm1, 96 quarters, MSE", "xlstm", kept("ETTm1-96", "test", "mse"), 0.310, True, ("lstm", "nlinear", "naive")),
     Bar("weather", "Weather, 96 steps, MSE", "xlstm", kept("Weather-96", "test", "mse"), 0.160, True, ("lstm", "nlinear")),
-    *(Bar(part, f"{what}, 80 % intervals, points off", model, covered(prefix), 3.0, True) for part, what, model, prefix in (
+    *(Bar(part, f"{what}, 80 % intervals, points off", model, covered(prefix, model), 3.0, True)
+      for part, what, model, prefix in (
         ("ett", "ETTh1, 96 hours", "xlstm", "ETTh1-96"),
         ("ett", "ETTh2, 96 hours", "xlstm", "ETTh2-96"),
         ("ett", "ETTm1, 96 quarters", "xlstm", "ETTm1-96"),
