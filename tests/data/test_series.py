@@ -103,6 +103,10 @@ def test_an_offset_that_changes_is_read_in_utc(file):
     assert panel.zone == UTC
     expected = np.datetime64("2024-03-30T23:00") + np.arange(4) * np.timedelta64(1, "h")
     assert np.array_equal(panel.series[0].times, expected)
+    # which number is the day is the same in all rows
+    days = ("29/03/2024 00:00+01:00", "30/03/2024 00:00+01:00", "31/03/2024 00:00+01:00", "01/04/2024 01:00+02:00")
+    panel = read_series(file(wide(*(f"{day},1,1" for day in days))))
+    assert np.array_equal(panel.series[0].times, np.datetime64("2024-03-28T23:00") + np.arange(4) * np.timedelta64(1, "D"))
 
 
 def test_other_refusals(file):

@@ -219,32 +219,28 @@ class Table:
         return np.asarray(found, dtype=np.int64)
 
     def _dates(self, name: str, cells: Sequence[Any]) -> tuple[NDArray[Any], Zone | None]:
-        """Cells as datetime64[ns], and their zone; what is no date is NaT."""
+        """Cells as datetime64[ns], and their zone; what is no date is NaT. Where offsets change, that is UTC."""
         pandas = import_pandas()
+        series = pandas.Series(list(cells))
         with warnings.catch_warnings(record=True) as said:  # raised as errors, they would end inside of pandas
             warnings.simplefilter("always", UserWarning)
             try:
-                found = pandas.to_datetime(pandas.Series(list(cells)), errors="coerce")
+                found = pandas.to_datetime(series, errors="coerce")
                 mixed = found.dtype.kind != "M"
             except ValueError:
                 mixed = True
+            if mixed:
+                found = pandas.to_datetime(series, errors="coerce", utc=True)
         noise = [one for one in said if not issubclass(one.category, UserWarning) or "dayfirst" in str(one.message)]
         if len(noise) < len(said):  # the first cell has no format known for times
             raise UserError(f"{self.place(0)}: {name!r} is {cells[0]!r}, which is not a time")
-        if mixed:
-            found = self._in_utc(name, cells)
-        zone = zone_of(found)
-        return found.to_numpy(dtype="datetime64[ns]") if zone is None else zone.strip(found), zone
-
-    def _in_utc(self, name: str, cells: Sequence[Any]) -> Any:
-        """Cells that are not all as far from UTC, as where clocks change, as a pandas series. Raises UserError for those whose
-        distance is not known."""
-        pandas = import_pandas()
-        stamps = [pandas.to_datetime(cell, errors="coerce") for cell in cells]
-        for row, stamp in enumerate(stamps):
+        if mixed and found.isna().any():
+            row = int(found.isna().argmax())
+            stamp = pandas.to_datetime(cells[row], errors="coerce")
             if stamp is not pandas.NaT and stamp.tzinfo is None:
                 raise UserError(f"{self.place(row)}: {name!r} is {cells[row]!r}, without a time zone, unlike other rows")
-        return pandas.to_datetime(pandas.Series(stamps), utc=True)
+        zone = zone_of(found)
+        return found.to_numpy(dtype="datetime64[ns]") if zone is None else zone.strip(found), zone
 
 
 def too_far(x: NDArray[np.float64], offset: NDArray[np.float64], scale: NDArray[np.float64]) -> NDArray[np.int64]:
