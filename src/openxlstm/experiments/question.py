@@ -163,5 +163,13 @@ def largest(model: str, than: str) -> Callable[[Rows], float]:
 
 
 def growth(model: str, what: str) -> Callable[[Rows], float]:
-    """A cost at the longest context over that at the shortest. what: "step", "state", "prefill" or "training"."""
-    return lambda rows: rows[model][what][-1] / rows[model][what][0]
+    """A cost at the longest context that memory suffices for over that at the shortest. what: "step", "state", "prefill" or
+    "training"."""
+
+    def measure(rows: Rows) -> float:
+        costs = [cost for cost in rows[model][what] if cost is not None]
+        if not costs:
+            raise KeyError(what)
+        return costs[-1] / costs[0]
+
+    return measure

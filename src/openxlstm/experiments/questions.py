@@ -36,6 +36,16 @@ MATRIX = ("mlstm", "lstm", "transformer")
 PIXEL_ABOVE = {"model.conv_width": "18"}
 """For rows of 16 pixels: a convolution that reaches the pixel above and its neighbours (docs/log.md)."""
 WHOLE_ROWS = {**PIXEL_ABOVE, "data.mirror": "true", "trainer.batch_size": "64", "trainer.steps": "3000"}
+LARGE_TEXT = {
+    "model.dim": "512",
+    "model.num_blocks": "8",
+    "trainer.context": "512",
+    "trainer.batch_size": "32",
+    "trainer.steps": "2000",
+    "trainer.precision": "bf16",
+}
+"""Language on a GPU: 33 million tokens for models of some 20 million parameters."""
+TEXT_RATES = (1e-3, 3e-3)
 LADDER = ("lstm_plain", "lstm_residual", "lstm", "slstm", "xlstm[7:1]")
 """Each with one thing more than the one before: residual branch and norm, up-projection, exponential gates, matrix memory."""
 NO_CONV, FIXED_GATES = "mlstm{conv_width=0}", "mlstm{input_gate_mode=fixed,forget_gate_mode=fixed}"
@@ -170,6 +180,7 @@ def rare(name: str, claim: str, published: str, recipe: str, models: tuple[str, 
         settings={
             "minutes": Setting(models=("mlstm", "lstm"), options={**ONE_THREAD, "trainer.steps": "300"}),
             "hours": Setting(models=models, seeds=3, options=ONE_THREAD),
+            "gpu": Setting(models=MATRIX, seeds=3, lrs=TEXT_RATES, options=LARGE_TEXT),
         },
     )
 
@@ -295,6 +306,17 @@ QUESTIONS: dict[str, Question] = {
                         "optimizer.weight_decay": "0",
                         "schedule.floor": "0.01",
                         "trainer.steps": "4000",
+                    },
+                ),
+                "gpu": Setting(
+                    models=EVERY,
+                    seeds=5,
+                    lrs=(1e-3, 3e-3, 1e-2),
+                    options={
+                        "model.forget_gate": "exp",
+                        "optimizer.weight_decay": "0",
+                        "schedule.floor": "0.01",
+                        "trainer.steps": "20000",
                     },
                 ),
             },
@@ -466,6 +488,17 @@ QUESTIONS: dict[str, Question] = {
                         "trainer.report_contexts": "256,2048",
                     },
                 ),
+                "gpu": Setting(
+                    models=EVERY,
+                    seeds=3,
+                    lrs=TEXT_RATES,
+                    options={
+                        **LARGE_TEXT,
+                        "trainer.context": "64",
+                        "trainer.batch_size": "256",
+                        "trainer.report_contexts": "256,2048,16384",
+                    },
+                ),
             },
         ),
         rare(
@@ -501,6 +534,7 @@ QUESTIONS: dict[str, Question] = {
                     models=("xlstm[1:1]", "lstm", "transformer"), options={**ONE_THREAD, "trainer.steps": "200"}
                 ),
                 "hours": Setting(models=EVERY, seeds=3, options=ONE_THREAD),
+                "gpu": Setting(models=EVERY, seeds=3, lrs=TEXT_RATES, options=LARGE_TEXT),
             },
         ),
         Scaling(
@@ -540,6 +574,7 @@ QUESTIONS: dict[str, Question] = {
             settings={
                 "minutes": Setting(models=LADDER, options={**ONE_THREAD, "trainer.steps": "150"}),
                 "hours": Setting(models=LADDER, seeds=3, options=ONE_THREAD),
+                "gpu": Setting(models=LADDER, seeds=3, lrs=TEXT_RATES, options=LARGE_TEXT),
             },
         ),
         Trained(
@@ -554,6 +589,7 @@ QUESTIONS: dict[str, Question] = {
             settings={
                 "minutes": Setting(models=("mlstm", NO_CONV, FIXED_GATES), options={**ONE_THREAD, "trainer.steps": "150"}),
                 "hours": Setting(models=("mlstm", NO_CONV, FIXED_GATES), seeds=3, options=ONE_THREAD),
+                "gpu": Setting(models=("mlstm", NO_CONV, FIXED_GATES), seeds=3, lrs=TEXT_RATES, options=LARGE_TEXT),
             },
         ),
         Cost(
