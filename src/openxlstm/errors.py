@@ -8,3 +8,12 @@ class UserError(ValueError):
 def missing_extra(package: str, extra: str, purpose: str) -> UserError:
     """The error for an optional package that is not installed."""
     return UserError(f"{purpose} needs the package {package!r}; install it with: pip install 'openxlstm[{extra}]'")
+
+
+OUT_OF_MEMORY = "out of memory: try a smaller batch, context or model"
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """True for Python's, the CPU allocator's, the GPU's and cuBLAS's way to say that memory is used up."""
+    texts = ("out of memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(text in str(error) for text in texts))

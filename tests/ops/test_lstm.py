@@ -88,3 +88,26 @@ def test_torchs_kernel_refuses_what_it_cannot_do(heads: int, dtype: torch.dtype,
     y, state = lstm_layer(x, W, R, b, **options)
     assert y.isfinite().all()
     assert state.c.dtype == torch.float32
+
+
+def test_a_sequence_that_cudnn_refuses_is_read_in_halves(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    inputs = [torch.randn(s, requires_grad=True) for s in ((2, 23, 5), (4, 1, 6, 5), (1, 6, 4, 6), (4, 1, 6))]
+    kernel, lengths = torch._VF.lstm, []
+
+    def run() -> list[torch.Tensor]:
+        y, last = lstm_layer(*inputs, backend="aten")
+        return [y, *last, *torch.autograd.grad((y * torch.arange(23)[:, None, None]).sum() + last.c.sum(), inputs)]
+
+    def short(x: torch.Tensor, *args: object) -> object:
+        if x.shape[1] > 6:
+            raise RuntimeError("cuDNN error: CUDNN_STATUS_NOT_SUPPORTED. This error may appear if ...")
+        lengths.append(x.shape[1])
+        return kernel(x, *args)
+
+    expected = run()
+    monkeypatch.setattr(torch._VF, "lstm", short)
+    for found, whole in zip(run(), expected, strict=True):
+        torch.testing.assert_close(found, whole)
+    assert sum(lengths) == 23
+    assert len(lengths) == 4

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from openxlstm import __version__
 from openxlstm.cli.arguments import did_you_mean, say
 from openxlstm.cli.extras import extra_of
-from openxlstm.errors import UserError, missing_extra
+from openxlstm.errors import OUT_OF_MEMORY, UserError, missing_extra, out_of_memory
 
 VERBS = {
     "train": ("openxlstm.cli.train", "train a model, on the default text or on yours"),
@@ -153,7 +153,7 @@ def explain(error: BaseException) -> str | None:
         # Our own checks say what is wrong. One from deeper down may not, so tell how to see where it came from.
         return str(error) + ("" if raised_by_us(error) else " (OPENXLSTM_DEBUG=1 shows where)")
     if out_of_memory(error):
-        return "out of memory: try a smaller batch, context or model"
+        return OUT_OF_MEMORY
     return None
 
 
@@ -180,14 +180,6 @@ def explain_os_error(error: OSError) -> str | None:
     if reason is None:  # raised in Python with a message of its own
         return str(error)
     return f"{' -> '.join(names)}: {reason}" if names else reason
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """True for Python's, the CPU allocator's and the GPU's way to say that memory is used up."""
-    text = str(error)
-    return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
-    )
 
 
 def raised_by_us(error: BaseException) -> bool:

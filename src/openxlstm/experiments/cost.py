@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from openxlstm.errors import out_of_memory
 from openxlstm.experiments.question import Evidence, Question, Rows
 from openxlstm.models.config import LanguageModelConfig
 from openxlstm.models.language import LanguageModel
@@ -25,7 +26,7 @@ Found = TypeVar("Found")
 
 MODELS = ("mlstm", "slstm", "lstm", "transformer")
 VOCAB = 256
-CONTEXTS = {"minutes": (256, 1024, 4096), "hours": (256, 1024, 4096, 16384), "gpu": (1024, 4096, 16384, 65536)}
+CONTEXTS = {"minutes": (256, 1024, 4096), "hours": (256, 1024, 4096, 16384), "gpu": (1024, 4096, 16384, 32768)}
 SIZES = {"minutes": (128, 4), "hours": (256, 6), "gpu": (1024, 12)}
 """Scale -> width and number of blocks; the models have as many parameters as mlstm at that size."""
 MEASURED = {"training": "training, tokens/s", "prefill": "prompt, s", "step": "one token, ms", "state": "state, MiB"}
@@ -118,8 +119,10 @@ def if_it_fits(run: Callable[[], Found]) -> Found | None:
     """What a call returns, or None where the GPU's memory does not suffice for it."""
     try:
         return run()
-    except torch.OutOfMemoryError:
-        pass  # what the traceback holds is let go before memory is asked for again
+    except RuntimeError as error:
+        if not out_of_memory(error):
+            raise
+    # Only here is let go of what the traceback held.
     torch.cuda.empty_cache()
     return None
 

@@ -278,7 +278,12 @@ QUESTIONS: dict[str, Question] = {
                     models=(*EVERY, "ssd"),
                     seeds=3,
                     lrs=(1e-3, 3e-3, 1e-2),
-                    options={**pairs(1024, 96), "data.vocab_size": "8192", "trainer.steps": "20000"},
+                    options={
+                        **pairs(1024, 96),
+                        "data.vocab_size": "8192",
+                        "trainer.batch_size": "32",
+                        "trainer.steps": "20000",
+                    },
                 ),
             },
         ),

@@ -35,9 +35,30 @@ def run(
 ) -> tuple[Tensor, LSTMState]:
     """x [B, T, I] to h [B, T, 1, D]. torch's gate order i f g o is ours."""
     D = R.shape[1]
-    recurrent = R[0].permute(1, 2, 0).reshape(4 * D, D)  # a view across R's rows, which cuDNN does not take
-    weights: Any = tuple(w.contiguous() for w in (W.reshape(4 * D, -1), recurrent, b.flatten(), torch.zeros_like(b).flatten()))
+    recurrent = R[0].permute(1, 2, 0).reshape(4 * D, D)
+    own = (W.reshape(4 * D, -1), recurrent, b.flatten(), torch.zeros_like(b).flatten())
+    weights = in_one_piece(*own) if x.is_cuda else tuple(w.contiguous() for w in own)
     first = tuple(s.transpose(0, 1).contiguous() for s in state)  # [1, B, D] each
-    train = torch.is_grad_enabled()  # cuDNN keeps what its backward needs only when told
-    y, h, c = torch._VF.lstm(x, first, weights, True, 1, 0.0, train, False, True)  # type: ignore[attr-defined]
+    y, h, c = layer(x, first, weights)
     return y[:, :, None], LSTMState(h.transpose(0, 1), c.transpose(0, 1))
+
+
+def in_one_piece(*weights: Tensor) -> tuple[Tensor, ...]:
+    """The same weights as views of one tensor, as cuDNN wants to read them: it would copy others itself, and warn."""
+    whole = torch.cat([w.flatten() for w in weights])
+    return tuple(part.view(w.shape) for part, w in zip(whole.split([w.numel() for w in weights]), weights, strict=True))
+
+
+def layer(x: Tensor, first: tuple[Tensor, ...], weights: tuple[Tensor, ...]) -> tuple[Tensor, Tensor, Tensor]:
+    """y [B, T, D], and h and c [1, B, D]. cuDNN refuses very long sequences (65,536 steps on an H100): those in halves."""
+    kernel: Any = torch._VF.lstm  # type: ignore[attr-defined]
+    train = torch.is_grad_enabled()  # cuDNN keeps what its backward needs only when told
+    try:
+        return kernel(x, first, weights, True, 1, 0.0, train, False, True)  # type: ignore[no-any-return]
+    except RuntimeError as error:
+        if "CUDNN_STATUS_NOT_SUPPORTED" not in str(error) or x.shape[1] == 1:
+            raise
+    half = x.shape[1] // 2
+    y, *between = layer(x[:, :half].contiguous(), first, weights)
+    rest, h, c = layer(x[:, half:].contiguous(), tuple(between), weights)
+    return torch.cat([y, rest], 1), h, c
