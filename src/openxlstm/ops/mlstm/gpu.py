@@ -388,8 +388,8 @@ def mlstm_triton_backward(
     arguments, options = _gate_arguments(i_pre, f_pre, reset, mask, size, sigmoid_input)
     launch(
         kernels.gate_gradient, size.memories * size.spans, di_pre, df_pre, dots_q, dots_k, anchors, size.memories, *arguments,
-        SPAN=size.span, TILES_Q=dots_q.shape[0], TILES_K=dots_k.shape[0], TILES_STATE=anchors.shape[-1], **options,
-        num_warps=8,
+        SPAN=size.span, TILES_Q=dots_q.shape[0], TILES_K=dots_k.shape[0], TILES_STATE=anchors.shape[-1],
+        BLOCK_STATE=gpu.power_of_two(anchors.shape[-1]), **options, num_warps=8,
     )  # fmt: skip
     return dq, dk, dv, di_pre, df_pre, dC0, dn0
 

@@ -436,7 +436,8 @@ def gate_gradient(
     di_pre, df_pre, dots_q, dots_k, anchors, memories, i_pre, f_pre, reset, mask, T, NC,
     i_b, i_t, i_h, f_b, f_t, f_h, reset_b, reset_t, mask_b, mask_t,
     H: tl.constexpr, L: tl.constexpr, SPAN: tl.constexpr, TILES_Q: tl.constexpr, TILES_K: tl.constexpr,
-    TILES_STATE: tl.constexpr, SIGMOID: tl.constexpr, HAS_RESET: tl.constexpr, HAS_MASK: tl.constexpr,
+    TILES_STATE: tl.constexpr, BLOCK_STATE: tl.constexpr, SIGMOID: tl.constexpr, HAS_RESET: tl.constexpr,
+    HAS_MASK: tl.constexpr,
 ):  # fmt: skip
     """(33)-(35). One program for SPAN chunks of a memory, at whose end there is an anchor."""
     spans = (NC + SPAN - 1) // SPAN
@@ -451,10 +452,10 @@ def gate_gradient(
         size_q += tl.load(dots_q + (tile * memories + memory) * (NC * L) + t, mask=inside, other=0.0)
     for tile in tl.static_range(0, TILES_K):
         size_k += tl.load(dots_k + (tile * memories + memory) * (NC * L) + t, mask=inside, other=0.0)
-    anchor = tl.zeros((1,), tl.float32)
-    for tile in tl.static_range(0, TILES_STATE):
-        anchor += tl.load(anchors + (memory * spans + span) * TILES_STATE + tile + tl.arange(0, 1))
-    d_log_f = tl.cumsum(size_q.to(tl.float64) - size_k.to(tl.float64), 0, reverse=True) + anchor.to(tl.float64)
+    tile = tl.arange(0, BLOCK_STATE)  # wide heads have hundreds: a loop would be unrolled for minutes
+    parts = tl.load(anchors + (memory * spans + span) * TILES_STATE + tile, mask=tile < TILES_STATE, other=0.0)
+    anchor = tl.sum(parts, 0).to(tl.float64)
+    d_log_f = tl.cumsum(size_q.to(tl.float64) - size_k.to(tl.float64), 0, reverse=True) + anchor
     f = tl.load(f_pre + b * f_b + h * f_h + t * f_t, mask=inside, other=0.0).to(tl.float32)
     df = d_log_f.to(tl.float32) / (1.0 + tl.exp(f))
     di = size_k
