@@ -84,6 +84,19 @@ def test_more_rows_than_a_tile(D: int, device: str) -> None:
         assert_close(name, out[name], x, 1e-5)
 
 
+@pytest.mark.skipif(gpu.interpreted(), reason="there is no cuBLAS without a GPU")
+def test_graphs_outlive_the_workspace_of_cublas(device: str) -> None:
+    """What Lightning does at the end of a training; the next one used to end with an illegal memory access."""
+    inputs = cell_inputs(4, 2 * stepped.STEPS, 1, 160, generator(3))
+    before = run(inputs, None, "triton", torch.float32, device)
+    torch._C._cuda_clearCublasWorkspaces()
+    torch.cuda.empty_cache()
+    others = [torch.zeros(1 << 20, device=device) for _ in range(64)]  # where the workspace was
+    for name, x in run(inputs, None, "triton", torch.float32, device).items():
+        assert_close(name, x, before[name], 1e-6)
+    assert not any(x.any() for x in others)
+
+
 def test_cut_anywhere(device: str) -> None:
     rng = generator(3)
     gates, R, b = (x.float().to(device) for x in cell_inputs(2, 6, 1, 3, rng))

@@ -20,7 +20,7 @@ SERVED = tuple(name for name, kind in BLOCKS.items() if kind in STEPS)
 """The blocks among them, by name."""
 
 WARM_UPS = 2
-"""Runs before a graph is captured: kernels are compiled and libraries take their working memory."""
+"""Runs before a graph is captured: kernels are compiled and libraries are loaded."""
 
 
 def refuses(model: nn.Module) -> str | None:
@@ -126,6 +126,6 @@ class GraphDecoder(Decoder):
             torch.cuda.current_stream().wait_stream(side)
             graph = torch.cuda.CUDAGraph()
             pool = next((other.graph.pool() for other in self._tokens.values()), None)
-            with torch.cuda.graph(graph, pool=pool):
+            with gpu.capturing(graph, pool=pool):
                 token.logits = self._launch(token)
             token.graph = graph

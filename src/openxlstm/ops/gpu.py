@@ -169,6 +169,22 @@ def launch(kernel: Any, grid: int | tuple[int, ...], *args: Any, **options: Any)
 
 
 @contextmanager
+def capturing(graph: torch.cuda.CUDAGraph, **options: Any) -> Iterator[None]:
+    """`torch.cuda.graph`, with a workspace of cuBLAS that belongs to the graph.
+
+    PyTorch keeps one for each stream, from the first product on. A graph that holds its address would write to memory of
+    others, or to none, once somebody lets go of it, as Lightning does at the end of every training. So there is none when the
+    capture begins: it is taken from the graph's own memory, which lives as long as the graph.
+    """
+    torch._C._cuda_clearCublasWorkspaces()
+    try:
+        with torch.cuda.graph(graph, **options):
+            yield
+    finally:
+        torch._C._cuda_clearCublasWorkspaces()
+
+
+@contextmanager
 def recording() -> Iterator[list[Launch]]:
     """Inside, launches are written down and not run, so that they can be compiled for GPUs that are not here: see
     `openxlstm.testing.ahead`."""

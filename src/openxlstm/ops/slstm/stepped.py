@@ -178,7 +178,7 @@ def _kept(kind: Any, device: torch.device, stream: int | None, dtype: torch.dtyp
 
 
 def _in_a_graph(run: Callable[[], None], like: Tensor) -> Callable[[], None]:
-    """`run`, captured where it can be. It is run once before: kernels are compiled then, and cuBLAS takes its workspace."""
+    """`run`, captured where it can be. It is run once before: kernels are compiled then, and cuBLAS is loaded."""
     if not like.is_cuda or torch.cuda.is_current_stream_capturing():
         return run
     with torch.cuda.device(like.device):
@@ -187,7 +187,7 @@ def _in_a_graph(run: Callable[[], None], like: Tensor) -> Callable[[], None]:
         with torch.cuda.stream(stream):
             run()
         current.wait_stream(stream)
-        with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+        with gpu.capturing(graph, stream=stream, capture_error_mode="thread_local"):
             run()
     return graph.replay
 
