@@ -105,7 +105,13 @@ PARTS = (
         {"roll": "JSB_Chorales.mat"},
         "compare.md",
     ),
-    Part("nottingham", "music", comparison("nottingham", TWINS, "--data", "{roll}"), {"roll": "Nottingham.mat"}, "compare.md"),
+    Part(
+        "nottingham",
+        "music",
+        comparison("nottingham", TWINS, "--data", "{roll}", "--lrs", "3e-3,6e-3,1.2e-2", "--lr-seeds", "0"),
+        {"roll": "Nottingham.mat"},
+        "compare.md",
+    ),
     *map(simulated, ("lorenz63", "lorenz96", "mackey_glass")),
     Part(
         "classification",

@@ -123,6 +123,11 @@ def test_a_comparison_with_other_settings_is_not_written_over(here, capsys):
         (["train", "permuted_mnist", "--data=nowhere"], "nowhere: there is no train-images-idx3-ubyte"),
         (["compare", "parity", "--lrs=0"], "--lrs=0 must be positive"),
         (["compare", "parity", "--lrs="], "--lrs needs at least one number"),
+        (["compare", "parity", "--lr-seeds=0"], "--lr-seeds says who tries the learning rates; name these with --lrs"),
+        (
+            ["compare", "parity", "--lrs=1e-3", "--lr-seeds=1"],
+            "seed 1 is to try the learning rates and is not among the seeds 0",
+        ),
         (["compare", "parity", "--lrs=1e-3", "--optimizer.lr=1"], "--optimizer.lr and --lrs are the same"),
         (["tasks", "parity"], "'parity' is one argument too many; to see a task's settings: openxlstm train parity --help"),
     ],

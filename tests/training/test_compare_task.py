@@ -94,7 +94,8 @@ def test_the_best_rate_is_chosen_as_the_weights_are(base):
 
 
 def test_a_rate_that_fails_with_a_seed_comes_last(base):
-    cells = [cell("lstm", 0.1, 0, 0.99), cell("lstm", 0.1, 1, 0, failure="not finite"), cell("lstm", 0.2, 0, 0.6)]
+    cells = [cell("lstm", 0.1, 0, 0.99), cell("lstm", 0.1, 1, 0, failure="not finite")]
+    cells += [cell("lstm", 0.2, seed, 0.6) for seed in (0, 1)]
     (row,) = Comparison(base, 10, None, tuple(cells)).rows()
     assert (row["lr"], row["failed"]) == (0.2, 0)
     (row,) = Comparison(base, 10, None, tuple(cells[1:2])).rows()
@@ -124,7 +125,31 @@ def test_a_picture_of_one_length_has_a_dot_for_each_seed():
     assert set(axes.lines[2].get_ydata()) == {0.1}
 
 
+def test_one_seed_tries_the_rates_for_all(base, tmp_path):
+    said, place = [], tmp_path / "cmp"
+    found = compare(base, ["slstm", "lstm"], [3, 4, 5], place, said.append, lrs=(1e-4, 1e-2), lr_seeds=(4,))
+    best = {row["model"]: row["lr"] for row in found.rows()}
+    for model in ("slstm", "lstm"):
+        assert [c.seed for c in found.cells if c.model == model and c.lr == best[model]] == [3, 4, 5]
+        assert [c.seed for c in found.cells if c.model == model and c.lr != best[model]] == [4]
+        trial = {c.lr: c.report["validation"]["score"] for c in found.cells if c.model == model and c.seed == 4}
+        assert best[model] == max(trial, key=trial.get)
+    assert [row["seeds"] for row in found.rows()] == [3, 3]
+    assert sum("/8]" in line for line in said) == 8
+    # the others' scores have no say: with them the mean at the best rate may be below the one trial of another
+    worse = [replace(c, report=None) if c.seed == 5 else c for c in found.cells]
+    assert {row["model"]: (row["lr"], row["failed"]) for row in replace(found, cells=tuple(worse)).rows()} == {
+        model: (lr, 1) for model, lr in best.items()
+    }
+    said.clear()
+    again = compare(base, ["slstm", "lstm"], [3, 4, 5], place, said.append, lrs=(1e-4, 1e-2), lr_seeds=(4,))
+    assert again.rows() == found.rows()
+    assert sum("finished before" in line for line in said) == 8
+
+
 def test_mistakes_are_found_before_training(base, tmp_path):
+    with pytest.raises(UserError, match="seed 2 is to try the learning rates and is not among the seeds 0, 1"):
+        compare(base, ["slstm"], [0, 1], tmp_path / "cmp", lrs=(0.1, 0.2), lr_seeds=(2,))
     with pytest.raises(UserError, match="a learning rate is named twice"):
         compare(base, ["slstm"], [0], tmp_path / "cmp", lrs=(0.1, 0.1))
     with pytest.raises(UserError, match="unknown block"):

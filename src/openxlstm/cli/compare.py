@@ -12,6 +12,7 @@ OWN = {
     "models": f"A,B,...  patterns as in --model.pattern, split at commas; settings of one model in braces (default: {MODELS})",
     "seeds": "N,N,...  (default: 0)",
     "lrs": "X,X,...  learning rates to try with every model; the best in validation is shown (default: the recipe's)",
+    "lr-seeds": "N,N,...  the seeds that try all of --lrs; the others take the best of these (default: all seeds)",
     "jobs": "N  trainings at a time, each in a process of its own, with the cores divided between them (default: 1)",
     "data": "FILE|FOLDER  short for --data.source",
     "config": "FILE  settings as JSON; options on the command line come on top",
@@ -44,11 +45,14 @@ def run(argv: list[str]) -> int:
     models = split_names(own.get("models", MODELS))
     seeds = parse_value(tuple[int, ...], own.get("seeds", "0"), "--seeds")
     lrs = parse_value(tuple[float, ...], own.get("lrs", ""), "--lrs")
-    for name, given in (("seeds", seeds), ("lrs", lrs)):
+    lr_seeds = parse_value(tuple[int, ...], own.get("lr-seeds", ""), "--lr-seeds")
+    for name, given in (("seeds", seeds), ("lrs", lrs), ("lr-seeds", lr_seeds)):
         if not given and name in own:
             raise UserError(f"--{name} needs at least one number")
     if any(lr <= 0 for lr in lrs):
         raise UserError(f"--lrs={own['lrs']} must be positive")
+    if lr_seeds and not lrs:
+        raise UserError("--lr-seeds says who tries the learning rates; name these with --lrs")
 
     jobs = parse_jobs(own)
 
@@ -57,7 +61,7 @@ def run(argv: list[str]) -> int:
     folder, cells = (Path(own[name]) if name in own else None for name in ("out", "cells"))
     if folder is not None:
         check_same_settings(folder, config)
-    found = compare(config, models, seeds, folder, say=_say, lrs=lrs, jobs=jobs, cells=cells)
+    found = compare(config, models, seeds, folder, say=_say, lrs=lrs, jobs=jobs, cells=cells, lr_seeds=lr_seeds)
     if found.interrupted is not None:
         _say(f"interrupted; the same command continues in {found.folder}")
         return 128 + found.interrupted
@@ -95,7 +99,7 @@ def help_text() -> str:
         "  openxlstm compare wikitext2 --data FOLDER --seeds 0,1,2\n"
         "  openxlstm compare --models 'mlstm,xlstm[1:1],transformer' --trainer.steps=300\n"
         "  openxlstm compare --models 'mlstm,mlstm{conv_width=0},mlstm{input_gate_mode=bias,forget_gate_mode=one}'\n"
-        "  openxlstm compare parity --seeds 0,1 --lrs 1e-3,3e-3,1e-2"
+        "  openxlstm compare parity --seeds 0,1,2 --lrs 1e-3,3e-3,1e-2 --lr-seeds 0"
     )
 
 

@@ -22,14 +22,17 @@ from openxlstm.training.config import ModelSettings, RunConfig
 from openxlstm.training.options import override
 from openxlstm.training.record import canvas, in_lines, write_json
 
+Key = tuple[str, float, int]
+"""Model, learning rate and seed of a training."""
+
 
 @dataclass(frozen=True)
 class Comparison:
     """The cells, model by model. `interrupted` is a signal number if the comparison was stopped before its end. others:
     finished cells of the same settings in compare.json that were not asked for this time: kept there, and shown nowhere.
 
-    Where several learning rates were tried, a model is represented by the one that is best in validation, on average over its
-    seeds; one with which a seed failed comes after all with which none did.
+    Where several learning rates were tried, a model is represented by the one that is best in validation, on average over the
+    seeds that have tried them all; one with which such a seed failed comes after all with which none did.
     """
 
     config: RunConfig
@@ -43,10 +46,12 @@ class Comparison:
         """The cells of a model with its best learning rate."""
         mine = [cell for cell in self.cells if cell.model == model]
         by_lr = [tuple(cell for cell in mine if cell.lr == lr) for lr in dict.fromkeys(cell.lr for cell in mine)]
+        tried = set.intersection(*({cell.seed for cell in cells} for cells in by_lr))
 
         def place(cells: Sequence[Cell]) -> tuple[int, float]:
-            objectives = [objective(cell.report) for cell in cells if cell.report is not None]
-            return len(cells) - len(objectives), statistics.mean(objectives) if objectives else math.inf
+            trials = [cell.report for cell in cells if cell.seed in tried or not tried]
+            objectives = [objective(report) for report in trials if report is not None]
+            return len(trials) - len(objectives), statistics.mean(objectives) if objectives else math.inf
 
         return min(by_lr, key=place)
 
@@ -94,13 +99,15 @@ def compare(
     lrs: Sequence[float] = (),
     jobs: int = 1,
     cells: Path | None = None,
+    lr_seeds: Sequence[int] = (),
 ) -> Comparison:
     """Train each of `models` with each of `lrs` and `seeds`, all else as in `base`.
 
     models: patterns as in ModelSettings, with other settings of the model in braces: "mlstm{conv_width=0}".
 
     Each has as many parameters, to 1 %, as `base.model` (or as its `num_parameters` says). lrs: peak learning rates, of which
-    each model is shown with the best (see Comparison); none = that of `base`. jobs: trainings at a time; more than one, each in
+    each model is shown with the best (see Comparison); none = that of `base`. lr_seeds: the seeds that try them all, the others
+    are trained with the best of these; none = every seed tries them all. jobs: trainings at a time; more than one, each in
     a process of its own. Every cell is a run folder under `cells` (default: `folder`, by default runs/compare-NAME-HASH), named
     by a hash of its configuration, the data and the version of this package: finished cells are not trained again, interrupted
     ones are resumed. Several comparisons may share `cells`. Writes compare.json, compare.md and compare.png to `folder`; what
@@ -115,22 +122,13 @@ def compare(
     for what, given in (("model", models), ("seed", seeds), ("learning rate", lrs)):
         if len(set(given)) != len(given):
             raise UserError(f"a {what} is named twice in {', '.join(map(str, given))}")
+    stranger = next((seed for seed in lr_seeds if seed not in seeds), None)
+    if stranger is not None:
+        raise UserError(f"seed {stranger} is to try the learning rates and is not among the seeds {', '.join(map(str, seeds))}")
     settings = {model: variant(base.model, model) for model in models}  # a wrong name ends here
     job = open_job(base, say)
     target = base.model.num_parameters or count_parameters(job.model_config(base.model))
-    configs = {
-        (model, lr, seed): dataclasses.replace(
-            base,
-            name=f"{slug(model)}-lr{lr:g}-{seed}" if lrs else f"{slug(model)}-{seed}",
-            seed=seed,
-            model=dataclasses.replace(settings[model], num_parameters=target),
-            optimizer=dataclasses.replace(base.optimizer, lr=lr),
-        )
-        for model in models
-        for lr in lrs or (base.optimizer.lr,)
-        for seed in seeds
-    }
-
+    configs = configurations(base, settings, target, lrs, seeds)
     for (model, _, _), config in configs.items():  # before hours of training, not after
         try:
             job.model_config(config.model)
@@ -139,28 +137,59 @@ def compare(
     if folder is None:
         folder = Path("runs", f"compare-{base.name}-{identity(base, job.fingerprint)}")
     folder.mkdir(parents=True, exist_ok=True)
-    orders, before = {}, kept(folder / "compare.json", base)
-    for number, (key, config) in enumerate(configs.items(), 1):
-        model, lr, seed = key
-        title = f"[{number}/{len(configs)}] {model}, {f'lr {lr:g}, ' if lrs else ''}seed {seed}"
-        place = (cells or folder) / f"{config.name}-{identity(config, job.fingerprint)}"
-        orders[key] = Order(model, lr, seed, config, place, title, before.get(place.name))
     (cells or folder).mkdir(parents=True, exist_ok=True)
-    done = {key: cell for key, order in orders.items() if (cell := order.remembered()) is not None}
-    asked = {order.place.name for order in orders.values()}
-    others = tuple(cell for name, cell in before.items() if name not in asked)
+    before = kept(folder / "compare.json", base)
+    tries = [key for key in configs if not lr_seeds or key[2] in lr_seeds]
+    total = len(tries) + len(models) * len([seed for seed in seeds if lr_seeds and seed not in lr_seeds])
+    orders: dict[Key, Order] = {}
+    done: dict[Key, Cell] = {}
     stopped: int | None = None
 
     def found() -> Comparison:
-        return Comparison(base, target, folder, tuple(done[key] for key in orders if key in done), stopped, others)
+        asked = {order.place.name for order in orders.values()}
+        others = tuple(cell for name, cell in before.items() if name not in asked)
+        return Comparison(base, target, folder, tuple(done[key] for key in configs if key in done), stopped, others)
 
-    for key, cell, signal in train_all(orders, jobs, say):
-        if signal is not None:
-            stopped = signal
-            continue
-        done[key] = cell
-        write(found())
+    def train(keys: Sequence[Key]) -> None:
+        nonlocal stopped
+        now = {}
+        for number, key in enumerate(keys, len(orders) + 1):
+            (model, lr, seed), config = key, configs[key]
+            title = f"[{number}/{total}] {model}, {f'lr {lr:g}, ' if lrs else ''}seed {seed}"
+            place = (cells or folder) / f"{config.name}-{identity(config, job.fingerprint)}"
+            now[key] = Order(model, lr, seed, config, place, title, before.get(place.name))
+        orders.update(now)
+        done.update({key: cell for key, order in now.items() if (cell := order.remembered()) is not None})
+        for key, cell, signal in train_all(now, jobs, say):
+            if signal is not None:
+                stopped = signal
+                continue
+            done[key] = cell
+            write(found())
+
+    train(tries)
+    if len(tries) < total and stopped is None:
+        best = {model: found().chosen(model)[0].lr for model in models}
+        train([(model, lr, seed) for model, lr, seed in configs if lr == best[model] and seed not in lr_seeds])
     return found()
+
+
+def configurations(
+    base: RunConfig, settings: Mapping[str, ModelSettings], target: int, lrs: Sequence[float], seeds: Sequence[int]
+) -> dict[Key, RunConfig]:
+    """Every training that may be asked for. settings: of each model. target: its number of parameters."""
+    return {
+        (model, lr, seed): dataclasses.replace(
+            base,
+            name=f"{slug(model)}-lr{lr:g}-{seed}" if lrs else f"{slug(model)}-{seed}",
+            seed=seed,
+            model=dataclasses.replace(settings[model], num_parameters=target),
+            optimizer=dataclasses.replace(base.optimizer, lr=lr),
+        )
+        for model in settings
+        for lr in lrs or (base.optimizer.lr,)
+        for seed in seeds
+    }
 
 
 def kept(path: Path, base: RunConfig) -> dict[str, dict[str, Any]]:
