@@ -84,7 +84,7 @@ def translation(name: str) -> RunConfig:
         data=replace(base.data, **dict[str, Any](vocab_size=8192, batch_tokens=8192)),
         model=replace(base.model, dim=512, num_blocks=4, encoder_blocks=2),
         optimizer=replace(base.optimizer, lr=1e-3),
-        trainer=replace(base.trainer, steps=6000),
+        trainer=replace(base.trainer, steps=1500 if name == "multi30k" else 6000),
     )
 
 
