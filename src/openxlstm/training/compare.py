@@ -117,14 +117,7 @@ def compare(
     from openxlstm.models.count import count_parameters
     from openxlstm.training.jobs.job import open_job
 
-    if not models:
-        raise UserError("compare needs at least one model")
-    for what, given in (("model", models), ("seed", seeds), ("learning rate", lrs)):
-        if len(set(given)) != len(given):
-            raise UserError(f"a {what} is named twice in {', '.join(map(str, given))}")
-    stranger = next((seed for seed in lr_seeds if seed not in seeds), None)
-    if stranger is not None:
-        raise UserError(f"seed {stranger} is to try the learning rates and is not among the seeds {', '.join(map(str, seeds))}")
+    check_choices(models, seeds, lrs, lr_seeds)
     settings = {model: variant(base.model, model) for model in models}  # a wrong name ends here
     job = open_job(base, say)
     target = base.model.num_parameters or count_parameters(job.model_config(base.model))
@@ -172,6 +165,18 @@ def compare(
         best = {model: found().chosen(model)[0].lr for model in models}
         train([(model, lr, seed) for model, lr, seed in configs if lr == best[model] and seed not in lr_seeds])
     return found()
+
+
+def check_choices(models: Sequence[str], seeds: Sequence[int], lrs: Sequence[float], lr_seeds: Sequence[int]) -> None:
+    """Raise UserError where nothing is to be compared, something twice, or the rates are tried by a seed that there is not."""
+    if not models:
+        raise UserError("compare needs at least one model")
+    for what, given in (("model", models), ("seed", seeds), ("learning rate", lrs)):
+        if len(set(given)) != len(given):
+            raise UserError(f"a {what} is named twice in {', '.join(map(str, given))}")
+    stranger = next((seed for seed in lr_seeds if seed not in seeds), None)
+    if stranger is not None:
+        raise UserError(f"seed {stranger} is to try the learning rates and is not among the seeds {', '.join(map(str, seeds))}")
 
 
 def configurations(
