@@ -72,6 +72,8 @@ def test_arguments_may_be_written_both_ways():
     for wrong in (["--a"], ["--a", "--b=1"], ["--a=1", "--a=2"], ["-x"]):
         with pytest.raises(UserError):
             split_arguments(wrong)
+    with pytest.raises(UserError, match=r"--flg needs a value: --flg=VALUE; did you mean --flag\?"):
+        split_arguments(["--flg"], flags=("flag",))
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -87,7 +87,9 @@ def split_arguments(argv: Sequence[str], flags: Sequence[str] = ()) -> tuple[lis
             value = "true"
         elif not equals:
             if not rest or rest[0].startswith("--"):
-                raise UserError(f"--{name} needs a value: --{name}=VALUE")
+                near = difflib.get_close_matches(name, flags, n=1)
+                hint = f"; did you mean --{near[0]}?" if near else ""
+                raise UserError(f"--{name} needs a value: --{name}=VALUE{hint}")
             value = rest.pop(0)
         if name in options:
             raise UserError(f"--{name} is given twice")
