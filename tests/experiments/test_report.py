@@ -18,6 +18,7 @@ from openxlstm.experiments.question import (
     Evidence,
     ahead_everywhere,
     grown,
+    growth,
     in_most,
     largest,
     of_law,
@@ -313,11 +314,7 @@ def test_checks():
 def test_every_question_can_be_asked(name, scale):
     """Its settings exist, and the models that its checks look at are trained."""
     asked = QUESTIONS[name]
-    assert "minutes" in asked.settings
-    assert "hours" in asked.settings
-    setting = asked.settings.get(scale)
-    if setting is None:
-        return
+    setting = asked.settings[scale]
     config = override(recipe(asked.recipe), setting.options)
     for model in setting.models:
         variant(config.model, model)
@@ -403,6 +400,27 @@ def test_from_which_context_on_attention_costs_more():
     assert cost.crossing(contexts, [8, 8, 8], [1, 2, 8]) == "not up to 1,600"
     assert cost.crossing(contexts, [2, 2, 2], [1, 4, 16]) == "from 200 on"
     assert cost.crossing(contexts, [1, 2, 2], [2, 1, 4]) == "from 800 on", "the last crossing counts"
+    assert cost.crossing(contexts, [2, 2, None], [1, 4, None]) == "from 200 on"
+    assert cost.crossing(contexts, [1, None, None], [None, 1, 1]) == "not measured"
+
+
+def test_costs_say_where_memory_did_not_suffice(tmp_path):
+    def full(message):
+        raise torch.OutOfMemoryError(message)
+
+    assert cost.if_it_fits(lambda: 3.0) == 3.0
+    assert cost.if_it_fits(lambda: full("CUDA out of memory. Tried to allocate")) is None
+    with pytest.raises(RuntimeError, match="illegal"):
+        cost.if_it_fits(lambda: full("an illegal memory access"))
+    whole = {what: [1.0, 2.0, 4.0, 8.0] for what in cost.MEASURED}
+    found = {name: {"context": list(cost.CONTEXTS["gpu"]), **whole} for name in cost.MODELS}
+    found["mlstm"] |= {"training": [1.0, None, None, None], "step": [1.0, 1.5, None, None], "state": [None] * 4}
+    assert cost.as_table(found).count("out of memory") == 3 + 2 + 4
+    assert growth("mlstm", "step")(found) == 1.5
+    with pytest.raises(KeyError):
+        growth("mlstm", "state")(found)
+    cost.draw(found, tmp_path / "cost.png", "gpu")
+    assert (tmp_path / "cost.png").exists()
 
 
 def test_the_verb(capsys):
