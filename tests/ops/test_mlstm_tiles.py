@@ -16,7 +16,7 @@ pytestmark = pytest.mark.skipif(
     not gpu.installed() or gpu.interpreted(), reason="needs Triton (pip install 'openxlstm[triton]'), not interpreted"
 )
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
-HEADS = {"7b": (8, 256, 512), "wide": (16, 128, 256), "narrow": (4, 64, 128), "160m": (4, 96, 192)}
+HEADS = {"7b": (8, 256, 512), "wide": (16, 128, 256), "narrow": (4, 64, 128), "160m": (4, 96, 192), "one": (1, 512, 1024)}
 PLAIN, BORDERS, SIGMOID, UNUSED = "plain", "reset and mask", "sigmoid, not normalised", "last state unused"
 EVERY = [
     *itertools.product([80, 90, 100], HEADS, DTYPES, [PLAIN]),
@@ -24,9 +24,11 @@ EVERY = [
 ]
 FEW = [
     (90, "7b", "bf16", PLAIN),
+    (90, "7b", "fp16", PLAIN),
     (90, "narrow", "bf16", PLAIN),
     (80, "160m", "bf16", PLAIN),
     (90, "wide", "fp32", PLAIN),
+    (90, "one", "fp32", PLAIN),  # hundreds of tiles, of which no loop may be unrolled
     (90, "narrow", "bf16", BORDERS),
     (80, "narrow", "bf16", SIGMOID),
 ]

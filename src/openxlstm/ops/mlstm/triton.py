@@ -347,8 +347,12 @@ def chunk_mix(
         else:
             Sx = tl.load(S + ox[:, None] * DZ + oz[None, :], mask=in_x[:, None] & in_z[None, :], other=0.0)
         X, Y, Sx = operand(X, UPCAST), operand(Y, UPCAST), operand(Sx, UPCAST)
-        acc = tl.dot(X.to(Sx.dtype), Sx, acc, input_precision=PRECISION)
-        P = tl.dot(X, tl.trans(Y), P, input_precision=PRECISION)
+        if X.dtype == Sx.dtype:
+            acc = tl.dot(X, Sx, acc, input_precision=PRECISION)
+            P = tl.dot(X, tl.trans(Y), P, input_precision=PRECISION)
+        else:  # float16, whose states are float32. A product that runs on into the next iteration must not be that of X's tile:
+            P = tl.dot(X, tl.trans(Y), P, input_precision=PRECISION)  # it is read for the conversion too, see testing/ahead.py
+            acc = tl.dot(X.to(Sx.dtype), Sx, acc, input_precision=PRECISION)
     if ROLE == "h":
         reading = gates + ROW * FAR
         d = tl.load(gates + READ * FAR)
