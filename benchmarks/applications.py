@@ -101,14 +101,14 @@ PARTS = (
     Part(
         "jsb_chorales",
         "music",
-        comparison("jsb_chorales", TWINS, "--data", "{roll}"),
+        comparison("jsb_chorales", TWINS, "--data", "{roll}", "--lrs", "1.5e-3,3e-3,6e-3,1.2e-2", "--lr-seeds", "0"),
         {"roll": "JSB_Chorales.mat"},
         "compare.md",
     ),
     Part(
         "nottingham",
         "music",
-        comparison("nottingham", TWINS, "--data", "{roll}", "--lrs", "3e-3,6e-3,1.2e-2", "--lr-seeds", "0"),
+        comparison("nottingham", TWINS, "--data", "{roll}", "--lrs", "3e-3,6e-3,1.2e-2,2.4e-2", "--lr-seeds", "0"),
         {"roll": "Nottingham.mat"},
         "compare.md",
     ),

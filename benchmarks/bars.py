@@ -116,6 +116,18 @@ def updated(value: Callable[[list[dict[str, float]]], float]) -> Callable[[Path]
     return read
 
 
+def streamed(value: Callable[[dict[str, Any]], float]) -> Callable[[Path], Scores]:
+    """What `value` makes of stream-MODEL.json."""
+
+    def read(folder: Path) -> Scores:
+        return {
+            path.stem.removeprefix("stream-"): [float(value(json.loads(path.read_text())))]
+            for path in sorted(folder.glob("stream-*.json"))
+        }
+
+    return read
+
+
 ACCURACY = {"sst2": 0.82, "rotten_tomatoes": 0.76, "imdb": 0.84}
 """Of classifiers of text."""
 
@@ -163,6 +175,12 @@ BARS = (
         ("lstm", "transformer")),
     Bar("speech", "digit sequences, word error rate", "slstm", compared("digit_sequences-official"), 0.05, True,
         ("lstm", "transformer")),
+    Bar("speech", "an hour of live speech, the text is that of long pieces (1: yes)", "slstm",
+        streamed(lambda found: found["same_text"]), 1.0),
+    Bar("speech", "an hour of live speech, longest wait for 100 ms, ms", "slstm",
+        streamed(lambda found: found["worst_wall_ms"]), 200.0, True),
+    Bar("speech", "an hour of live speech, memory beyond that of its first minute, MB", "slstm",
+        streamed(lambda found: found["most_mb"] - found["warm_mb"]), 10.0, True),
     Bar("program_evaluation", "program evaluation, numbers of one digit, accuracy", "slstm", at_length("1"), 0.95, False,
         ("lstm", "transformer")),
     Bar("program_evaluation", "program evaluation, numbers of two digits, accuracy", "slstm", at_length("2"), 0.95, False,
