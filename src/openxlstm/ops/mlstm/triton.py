@@ -350,8 +350,10 @@ def chunk_mix(
         if X.dtype == Sx.dtype:
             acc = tl.dot(X, Sx, acc, input_precision=PRECISION)
             P = tl.dot(X, tl.trans(Y), P, input_precision=PRECISION)
-        else:  # float16, whose states are float32. A product that runs on into the next iteration must not be that of X's tile:
-            P = tl.dot(X, tl.trans(Y), P, input_precision=PRECISION)  # it is read for the conversion too, see testing/ahead.py
+        else:
+            # float16, whose states are float32. The last product runs on into the next iteration, and must not be the one of
+            # X's tile, which is read to be converted too: tiles with two readers may be loaded over (testing/ahead.py).
+            P = tl.dot(X, tl.trans(Y), P, input_precision=PRECISION)
             acc = tl.dot(X.to(Sx.dtype), Sx, acc, input_precision=PRECISION)
     if ROLE == "h":
         reading = gates + ROW * FAR
