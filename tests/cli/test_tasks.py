@@ -99,6 +99,13 @@ def test_models_are_compared_on_a_task(here, capsys):
     assert all(row["lr"] in (1e-3, 1e-2) for row in found["rows"])
 
 
+def test_a_recipe_of_one_block_is_compared_without_mixtures(here, capsys):
+    assert cli.main(["compare", "majority", *QUICK, "--model.num_blocks=1", "--json"]) == 0
+    assert {row["model"] for row in json.loads(capsys.readouterr().out)["rows"]} == {"mlstm", "slstm", "lstm", "transformer"}
+    assert cli.main(["compare", "majority", *QUICK, "--model.num_blocks=1", "--models=xlstm[1:1]"]) == 2
+    assert "needs num_blocks >= 2, got 1" in capsys.readouterr().err
+
+
 def test_a_comparison_with_other_settings_is_not_written_over(here, capsys):
     words = ["compare", "parity", *QUICK, "--models=slstm", "--out=table"]
     assert cli.main(words) == 0

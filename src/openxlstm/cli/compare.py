@@ -8,6 +8,7 @@ from pathlib import Path
 from openxlstm.errors import UserError
 
 MODELS = "mlstm,slstm,xlstm[1:1],lstm,transformer"
+"""What is compared unless something else is asked for."""
 OWN = {
     "models": f"A,B,...  patterns as in --model.pattern, split at commas; settings of one model in braces (default: {MODELS})",
     "seeds": "N,N,...  (default: 0)",
@@ -42,7 +43,8 @@ def run(argv: list[str]) -> int:
     if "optimizer.lr" in options and "lrs" in own:
         raise UserError("--optimizer.lr and --lrs are the same; give one")
     config = resolve(words[0] if words else None, own, options, also=OWN)
-    models = split_names(own.get("models", MODELS))
+    usual = [model for model in split_names(MODELS) if config.model.num_blocks > 1 or "[" not in model]  # one block, one kind
+    models = split_names(own["models"]) if "models" in own else usual
     seeds = parse_value(tuple[int, ...], own.get("seeds", "0"), "--seeds")
     lrs = parse_value(tuple[float, ...], own.get("lrs", ""), "--lrs")
     lr_seeds = parse_value(tuple[int, ...], own.get("lr-seeds", ""), "--lr-seeds")
