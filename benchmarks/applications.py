@@ -69,6 +69,12 @@ def windows(name: str, sets: str, needs: dict[str, str]) -> Part:
     return forecasts(name, sets, "xlstm,lstm,nlinear,naive", needs, "--horizons", "96,192,336,720")
 
 
+def music(task: str, file: str, lrs: str) -> Part:
+    """Pieces of one file, each model at the best of some learning rates."""
+    command = comparison(task, TWINS, "--data", "{roll}", "--lrs", lrs, "--lr-seeds", "0")
+    return Part(task, "music", command, {"roll": file}, "compare.md")
+
+
 def simulated(task: str) -> Part:
     return Part(task, "dynamics", comparison(task, "slstm,lstm"), {}, "compare.md")
 
@@ -98,20 +104,8 @@ PARTS = (
         training("sensors", "--data", "{data}", "--models", "slstm,lstm"),
         {"nab": "combined_windows.json", "turbofan": "train_FD001.txt", "motions": "BasicMotions_TRAIN.ts"},
     ),
-    Part(
-        "jsb_chorales",
-        "music",
-        comparison("jsb_chorales", TWINS, "--data", "{roll}", "--lrs", "1.5e-3,3e-3,6e-3,1.2e-2", "--lr-seeds", "0"),
-        {"roll": "JSB_Chorales.mat"},
-        "compare.md",
-    ),
-    Part(
-        "nottingham",
-        "music",
-        comparison("nottingham", TWINS, "--data", "{roll}", "--lrs", "3e-3,6e-3,1.2e-2,2.4e-2", "--lr-seeds", "0"),
-        {"roll": "Nottingham.mat"},
-        "compare.md",
-    ),
+    music("jsb_chorales", "JSB_Chorales.mat", "1.5e-3,3e-3,6e-3,1.2e-2"),
+    music("nottingham", "Nottingham.mat", "3e-3,6e-3,1.2e-2,2.4e-2"),
     *map(simulated, ("lorenz63", "lorenz96", "mackey_glass")),
     Part(
         "classification",

@@ -106,24 +106,12 @@ def covered(prefix: str, model: str, share: float = 0.8) -> Callable[[Path], Sco
     return lambda folder: {model: [100 * abs(value - share) for value in values] for model, values in read(folder).items()}
 
 
-def updated(value: Callable[[list[dict[str, float]]], float]) -> Callable[[Path], Scores]:
-    """What `value` makes of the rows of updates-PATTERN.json, one for each length of the history."""
+def stored(prefix: str, value: Callable[[dict[str, Any]], float]) -> Callable[[Path], Scores]:
+    """What `value` makes of each PREFIX-MODEL.json."""
 
     def read(folder: Path) -> Scores:
-        found = (json.loads(path.read_text()) for path in sorted(folder.glob("updates-*.json")))
-        return {one["pattern"]: [value(one["rows"])] for one in found}
-
-    return read
-
-
-def streamed(value: Callable[[dict[str, Any]], float]) -> Callable[[Path], Scores]:
-    """What `value` makes of stream-MODEL.json."""
-
-    def read(folder: Path) -> Scores:
-        return {
-            path.stem.removeprefix("stream-"): [float(value(json.loads(path.read_text())))]
-            for path in sorted(folder.glob("stream-*.json"))
-        }
+        paths = sorted(folder.glob(f"{prefix}-*.json"))
+        return {path.stem.removeprefix(f"{prefix}-"): [float(value(json.loads(path.read_text())))] for path in paths}
 
     return read
 
@@ -147,9 +135,9 @@ BARS = (
         ("prices", "S&P 500, 5 days", "slstm", "SP500-5"),
     )),
     Bar("updates", "a new row, difference of forecasts to reading anew", "slstm",
-        updated(lambda rows: max(row["difference"] for row in rows)), 1e-5, True),
+        stored("updates", lambda found: max(row["difference"] for row in found["rows"])), 1e-5, True),
     Bar("updates", "a new row, its time after the longest history over the shortest", "slstm",
-        updated(lambda rows: rows[-1]["milliseconds"] / rows[0]["milliseconds"]), 1.1, True),
+        stored("updates", lambda found: found["rows"][-1]["milliseconds"] / found["rows"][0]["milliseconds"]), 1.1, True),
     Bar("m4_hourly", "M4 hourly, OWA", "slstm", kept("M4-48", "test", "owa"), 1.0, True, ("lstm", "linear", "seasonal_naive")),
     Bar("prices", "VIX, RMSE over 5 days", "slstm", kept("VIX-5", "test", "rmse"), None, True, ("lstm", "naive")),
     Bar("prices", "S&P 500, RMSE over 5 days", "slstm", kept("SP500-5", "test", "rmse"), None, True, ("lstm", "naive")),
@@ -176,11 +164,11 @@ BARS = (
     Bar("speech", "digit sequences, word error rate", "slstm", compared("digit_sequences-official"), 0.05, True,
         ("lstm", "transformer")),
     Bar("speech", "an hour of live speech, the text is that of long pieces (1: yes)", "slstm",
-        streamed(lambda found: found["same_text"]), 1.0),
+        stored("stream", lambda found: found["same_text"]), 1.0),
     Bar("speech", "an hour of live speech, longest wait for 100 ms, ms", "slstm",
-        streamed(lambda found: found["worst_wall_ms"]), 200.0, True),
+        stored("stream", lambda found: found["worst_wall_ms"]), 200.0, True),
     Bar("speech", "an hour of live speech, memory beyond that of its first minute, MB", "slstm",
-        streamed(lambda found: found["most_mb"] - found["warm_mb"]), 10.0, True),
+        stored("stream", lambda found: found["most_mb"] - found["warm_mb"]), 10.0, True),
     Bar("program_evaluation", "program evaluation, numbers of one digit, accuracy", "slstm", at_length("1"), 0.95, False,
         ("lstm", "transformer")),
     Bar("program_evaluation", "program evaluation, numbers of two digits, accuracy", "slstm", at_length("2"), 0.95, False,

@@ -10,10 +10,14 @@ def missing_extra(package: str, extra: str, purpose: str) -> UserError:
     return UserError(f"{purpose} needs the package {package!r}; install it with: pip install 'openxlstm[{extra}]'")
 
 
-OUT_OF_MEMORY = "out of memory: try a smaller batch, context or model"
-
-
 def out_of_memory(error: BaseException) -> bool:
     """True for Python's, the CPU allocator's, the GPU's and cuBLAS's way to say that memory is used up."""
     texts = ("out of memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
     return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(text in str(error) for text in texts))
+
+
+def mendable(error: BaseException) -> str | None:
+    """What is said of an error of the user's or of too little memory; None for any other."""
+    if isinstance(error, UserError):
+        return str(error)
+    return "out of memory: try a smaller batch, context or model" if out_of_memory(error) else None

@@ -94,8 +94,7 @@ def test_the_best_rate_is_chosen_as_the_weights_are(base):
 
 
 def test_a_rate_that_fails_with_a_seed_comes_last(base):
-    cells = [cell("lstm", 0.1, 0, 0.99), cell("lstm", 0.1, 1, 0, failure="not finite")]
-    cells += [cell("lstm", 0.2, seed, 0.6) for seed in (0, 1)]
+    cells = [cell("lstm", 0.1, 0, 0.99), cell("lstm", 0.1, 1, 0, failure="not finite"), cell("lstm", 0.2, 0, 0.6)]
     (row,) = Comparison(base, 10, None, tuple(cells)).rows()
     assert (row["lr"], row["failed"]) == (0.2, 0)
     (row,) = Comparison(base, 10, None, tuple(cells[1:2])).rows()

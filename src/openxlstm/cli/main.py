@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from openxlstm import __version__
 from openxlstm.cli.arguments import did_you_mean, say
 from openxlstm.cli.extras import extra_of
-from openxlstm.errors import OUT_OF_MEMORY, UserError, missing_extra, out_of_memory
+from openxlstm.errors import UserError, mendable, missing_extra
 
 VERBS = {
     "train": ("openxlstm.cli.train", "train a model, on the default text or on yours"),
@@ -140,8 +140,9 @@ def report(error: Exception) -> int:
 
 def explain(error: BaseException) -> str | None:
     """The one line for an error that the user can mend, or None for a bug."""
-    if isinstance(error, UserError):
-        return str(error)
+    line = mendable(error)
+    if line is not None:
+        return line
     if isinstance(error, ModuleNotFoundError):
         entry = extra_of(error.name or "")
         return str(missing_extra(entry.module, entry.extra, entry.gives)) if entry else None
@@ -152,8 +153,6 @@ def explain(error: BaseException) -> str | None:
     if isinstance(error, ValueError):
         # Our own checks say what is wrong. One from deeper down may not, so tell how to see where it came from.
         return str(error) + ("" if raised_by_us(error) else " (OPENXLSTM_DEBUG=1 shows where)")
-    if out_of_memory(error):
-        return OUT_OF_MEMORY
     return None
 
 

@@ -159,7 +159,7 @@ def as_table(found: Rows) -> str:
     for model, columns in found.items():
         units = [shown(columns, what) for what in MEASURED]
         for i, context in enumerate(columns["context"]):
-            values = (number(column[i], ",.0f" if what == "training" else ".3f") for what, column in zip(MEASURED, units))
+            values = (written(column[i], ",.0f" if what == "training" else ".3f") for what, column in zip(MEASURED, units))
             lines.append(f"| {model} | {context:,} | {' | '.join(values)} |")
     names = (label.partition(",")[0] for label in MEASURED.values())
     lines += ["", "| transformer costs more than | " + " | ".join(names) + " |", "|---|" + "---:|" * len(MEASURED)]
@@ -171,7 +171,7 @@ def as_table(found: Rows) -> str:
     return "\n".join(lines)
 
 
-def number(value: float | None, spelling: str) -> str:
+def written(value: float | None, spelling: str) -> str:
     return "out of memory" if value is None else format(value, spelling)
 
 

@@ -48,7 +48,10 @@ LARGE_TEXT = {
 TEXT_RATES = (1e-3, 3e-3)
 LADDER = ("lstm_plain", "lstm_residual", "lstm", "slstm", "xlstm[7:1]")
 """Each with one thing more than the one before: residual branch and norm, up-projection, exponential gates, matrix memory."""
+REVISION = {"model.forget_gate": "exp", "optimizer.weight_decay": "0", "schedule.floor": "0.01"}
+"""What nearest neighbour wants (docs/log.md)."""
 NO_CONV, FIXED_GATES = "mlstm{conv_width=0}", "mlstm{input_gate_mode=fixed,forget_gate_mode=fixed}"
+PARTS = ("mlstm", NO_CONV, FIXED_GATES)
 
 
 def formal(
@@ -305,24 +308,13 @@ QUESTIONS: dict[str, Question] = {
                     models=("slstm", "lstm"),
                     seeds=3,
                     lrs=(3e-3, 1e-2),
-                    options={
-                        **ONE_THREAD,
-                        "model.forget_gate": "exp",
-                        "optimizer.weight_decay": "0",
-                        "schedule.floor": "0.01",
-                        "trainer.steps": "4000",
-                    },
+                    options={**ONE_THREAD, **REVISION, "trainer.steps": "4000"},
                 ),
                 "gpu": Setting(
                     models=EVERY,
                     seeds=5,
                     lrs=(1e-3, 3e-3, 1e-2),
-                    options={
-                        "model.forget_gate": "exp",
-                        "optimizer.weight_decay": "0",
-                        "schedule.floor": "0.01",
-                        "trainer.steps": "20000",
-                    },
+                    options={**REVISION, "trainer.steps": "20000"},
                 ),
             },
         ),
@@ -592,9 +584,9 @@ QUESTIONS: dict[str, Question] = {
                 Check(what="nats with fixed gates minus learned", measure=less(FIXED_GATES, "mlstm"), bar=0.0),
             ),
             settings={
-                "minutes": Setting(models=("mlstm", NO_CONV, FIXED_GATES), options={**ONE_THREAD, "trainer.steps": "150"}),
-                "hours": Setting(models=("mlstm", NO_CONV, FIXED_GATES), seeds=3, options=ONE_THREAD),
-                "gpu": Setting(models=("mlstm", NO_CONV, FIXED_GATES), seeds=3, lrs=TEXT_RATES, options=LARGE_TEXT),
+                "minutes": Setting(models=PARTS, options={**ONE_THREAD, "trainer.steps": "150"}),
+                "hours": Setting(models=PARTS, seeds=3, options=ONE_THREAD),
+                "gpu": Setting(models=PARTS, seeds=3, lrs=TEXT_RATES, options=LARGE_TEXT),
             },
         ),
         Cost(

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from openxlstm.errors import OUT_OF_MEMORY, UserError, out_of_memory
+from openxlstm.errors import UserError, mendable
 from openxlstm.files import held
 from openxlstm.training.config import RunConfig
 from openxlstm.training.record import curve, processor, read_metrics, write_json
@@ -126,10 +126,10 @@ def one_by_one(orders: Mapping[Any, Order], say: Say) -> Iterator[tuple[Any, Cel
             continue
         try:
             result = train(resume=order.place) if order.resumable() else train(order.config, run_dir=order.place)
-        except (UserError, MemoryError, RuntimeError) as error:
-            if not isinstance(error, UserError) and not out_of_memory(error):
+        except Exception as error:
+            reason = mendable(error)
+            if reason is None:
                 raise
-            reason = str(error) if isinstance(error, UserError) else OUT_OF_MEMORY
             say(f"  failed: {reason}")
             yield key, order.cell(None, reason), None
             continue

@@ -31,8 +31,9 @@ class Comparison:
     """The cells, model by model. `interrupted` is a signal number if the comparison was stopped before its end. others:
     finished cells of the same settings in compare.json that were not asked for this time: kept there, and shown nowhere.
 
-    Where several learning rates were tried, a model is represented by the one that is best in validation, on average over the
-    seeds that have tried them all; one with which such a seed failed comes after all with which none did.
+    Where several learning rates were tried, a model is represented by the one that is best in validation, on average over its
+    seeds, or over `lr_seeds` where those alone tried them all; one with which such a seed failed comes after all with which
+    none did.
     """
 
     config: RunConfig
@@ -41,15 +42,15 @@ class Comparison:
     cells: tuple[Cell, ...]
     interrupted: int | None = None
     others: tuple[Mapping[str, Any], ...] = ()
+    lr_seeds: tuple[int, ...] = ()
 
     def chosen(self, model: str) -> tuple[Cell, ...]:
         """The cells of a model with its best learning rate."""
         mine = [cell for cell in self.cells if cell.model == model]
         by_lr = [tuple(cell for cell in mine if cell.lr == lr) for lr in dict.fromkeys(cell.lr for cell in mine)]
-        tried = set.intersection(*({cell.seed for cell in cells} for cells in by_lr))
 
         def place(cells: Sequence[Cell]) -> tuple[int, float]:
-            trials = [cell.report for cell in cells if cell.seed in tried or not tried]
+            trials = [cell.report for cell in cells if not self.lr_seeds or cell.seed in self.lr_seeds]
             objectives = [objective(report) for report in trials if report is not None]
             return len(trials) - len(objectives), statistics.mean(objectives) if objectives else math.inf
 
@@ -133,7 +134,8 @@ def compare(
     (cells or folder).mkdir(parents=True, exist_ok=True)
     before = kept(folder / "compare.json", base)
     tries = [key for key in configs if not lr_seeds or key[2] in lr_seeds]
-    total = len(tries) + len(models) * len([seed for seed in seeds if lr_seeds and seed not in lr_seeds])
+    rest = [seed for seed in seeds if lr_seeds and seed not in lr_seeds]
+    total = len(tries) + len(models) * len(rest)
     orders: dict[Key, Order] = {}
     done: dict[Key, Cell] = {}
     stopped: int | None = None
@@ -141,7 +143,8 @@ def compare(
     def found() -> Comparison:
         asked = {order.place.name for order in orders.values()}
         others = tuple(cell for name, cell in before.items() if name not in asked)
-        return Comparison(base, target, folder, tuple(done[key] for key in configs if key in done), stopped, others)
+        finished = tuple(done[key] for key in configs if key in done)
+        return Comparison(base, target, folder, finished, stopped, others, tuple(lr_seeds))
 
     def train(keys: Sequence[Key]) -> None:
         nonlocal stopped
@@ -161,9 +164,9 @@ def compare(
             write(found())
 
     train(tries)
-    if len(tries) < total and stopped is None:
+    if rest and stopped is None:
         best = {model: found().chosen(model)[0].lr for model in models}
-        train([(model, lr, seed) for model, lr, seed in configs if lr == best[model] and seed not in lr_seeds])
+        train([(model, lr, seed) for model, lr, seed in configs if lr == best[model] and seed in rest])
     return found()
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from openxlstm.ops.native import contiguous
 from openxlstm.ops.state import LSTMState
 
 
@@ -37,7 +38,7 @@ def run(
     D = R.shape[1]
     recurrent = R[0].permute(1, 2, 0).reshape(4 * D, D)
     own = (W.reshape(4 * D, -1), recurrent, b.flatten(), torch.zeros_like(b).flatten())
-    weights = in_one_piece(*own) if x.is_cuda else tuple(w.contiguous() for w in own)
+    weights = in_one_piece(*own) if x.is_cuda else contiguous(*own)
     first = tuple(s.transpose(0, 1).contiguous() for s in state)  # [1, B, D] each
     y, h, c = layer(x, first, weights)
     return y[:, :, None], LSTMState(h.transpose(0, 1), c.transpose(0, 1))
